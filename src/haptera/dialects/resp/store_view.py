@@ -34,7 +34,7 @@ _OPERATORS: Final[dict[str, Callable[[Any, Any], bool]]] = {
 }
 
 
-class Change(NamedTuple):
+class NetChange(NamedTuple):
     """The net change of a key: its value, None where it is gone, and its time to live in milliseconds.
 
     With ``keep_ttl`` the time stays as it is.
@@ -56,7 +56,7 @@ class StoreView:
     def __init__(self, look: Look, now_ms: int) -> None:
         self.judged: dict[str, int] = {}
         self.made: list[operations.OfOneKey] = []
-        self.net: dict[str, Change] = {}
+        self.net: dict[str, NetChange] = {}
         #: Whether a key was renamed, whose time to live no other key can be given exactly.
         self.renamed = False
         self._look = look
@@ -101,18 +101,18 @@ class StoreView:
         self._changes += 1
         return -self._changes
 
-    def _put(self, key: str, value: bytes, expires_at_ms: int | None, change: Change) -> int:
+    def _put(self, key: str, value: bytes, expires_at_ms: int | None, change: NetChange) -> int:
         version = self._next_version()
         self._over[key] = (value, version, expires_at_ms)
         before = self.net.get(key)
         if change.keep_ttl and before is not None:
-            change = Change(change.value, before.ttl_ms, before.keep_ttl)
+            change = NetChange(change.value, before.ttl_ms, before.keep_ttl)
         self.net[key] = change
         return version
 
     def _remove(self, key: str) -> int:
         self._over[key] = None
-        self.net[key] = Change(None)
+        self.net[key] = NetChange(None)
         return self._next_version()
 
     def _ending(self, ttl_ms: int | None) -> int | None:
@@ -159,7 +159,7 @@ class StoreView:
                 return refused
         kept = op.keep_ttl and op.ttl_ms is None
         expires_at_ms = previous[2] if kept and previous is not None else self._ending(op.ttl_ms)
-        version = self._put(key, op.value, expires_at_ms, Change(op.value, op.ttl_ms, kept))
+        version = self._put(key, op.value, expires_at_ms, NetChange(op.value, op.ttl_ms, kept))
         self.made.append(structs.replace(op, if_version=None, condition=None, return_previous=False))
         return (version, previous if op.return_previous else None)
 
@@ -210,7 +210,7 @@ class StoreView:
             return failure(Code.INTEGER_OVERFLOW, {"key": op.key})
         value = b"%d" % number
         expires_at_ms = None if found is None else found[2]
-        version = self._put(op.key, value, expires_at_ms, Change(value, keep_ttl=True))
+        version = self._put(op.key, value, expires_at_ms, NetChange(value, keep_ttl=True))
         self.made.append(op)
         return (number, version)
 
@@ -226,7 +226,7 @@ class StoreView:
         self.renamed = True
         if op.key != op.new_key:
             self._remove(op.key)
-        version = self._put(op.new_key, entry[0], entry[2], Change(entry[0], keep_ttl=op.key == op.new_key))
+        version = self._put(op.new_key, entry[0], entry[2], NetChange(entry[0], keep_ttl=op.key == op.new_key))
         self.made.append(structs.replace(op, if_absent=False))
         return (version,)
 
@@ -234,7 +234,7 @@ class StoreView:
         found = self._entry(op.key)
         if found is None or isinstance(found, Failure):
             return _missing(op.key) if found is None else found
-        version = self._put(op.key, found[0], self._ending(op.ttl_ms), Change(found[0], op.ttl_ms))
+        version = self._put(op.key, found[0], self._ending(op.ttl_ms), NetChange(found[0], op.ttl_ms))
         self.made.append(op)
         return (version,)
 
@@ -266,11 +266,11 @@ class StoreView:
         changed = len(self.made) > len(before[0])
         return (succeeded, -self._changes if changed else None, tuple(results))
 
-    def _state(self) -> tuple[list[operations.OfOneKey], dict[str, Change], dict[str, Entry | None], bool]:
+    def _state(self) -> tuple[list[operations.OfOneKey], dict[str, NetChange], dict[str, Entry | None], bool]:
         return list(self.made), dict(self.net), dict(self._over), self.renamed
 
     def _restore(
-        self, state: tuple[list[operations.OfOneKey], dict[str, Change], dict[str, Entry | None], bool]
+        self, state: tuple[list[operations.OfOneKey], dict[str, NetChange], dict[str, Entry | None], bool]
     ) -> None:
         self.made, self.net, self._over, self.renamed = state
 

@@ -36,7 +36,7 @@ class TrackedKeys:
         return len(self._keys)
 
     def begin(self, keys: Iterable[str]) -> None:
-        """Reads of some keys are under way."""
+        """Note that reads of some keys are under way."""
         self._under_way.update(keys)
 
     def miss(self, key: str) -> None:
@@ -75,7 +75,7 @@ class TrackedKeys:
         return told
 
     def clear(self) -> None:
-        """Changes of any key may be missed: track none, nor those whose reads are under way."""
+        """Track no key, nor those whose reads are under way: a change of any may be missed."""
         self._changed.update(self._under_way)
         self._keys.clear()
         self.size = 0

@@ -64,7 +64,7 @@ _IMPOSSIBLE: Final = frozenset(
 )
 
 
-class Transaction:
+class QueuedTransaction:
     """The transaction of one connection: ``queued`` are its commands, None outside of MULTI."""
 
     __slots__ = ("_session", "_size", "_spoilt", "queued", "watched")
@@ -179,12 +179,12 @@ class Transaction:
         return OK
 
 
-def transaction_of(session: RespSession) -> Transaction:
+def transaction_of(session: RespSession) -> QueuedTransaction:
     """The transaction of a connection."""
-    found: Transaction | None = session.attributes.get("transaction")
+    found: QueuedTransaction | None = session.attributes.get("transaction")
     if found is not None:
         return found
-    made = session.attributes["transaction"] = Transaction(session)
+    made = session.attributes["transaction"] = QueuedTransaction(session)
     session.gates += (made.gate,)
     session.on_fault += (made.spoil,)
 

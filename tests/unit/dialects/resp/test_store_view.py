@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from haptera.dialects.resp.store_view import Change, StoreView
+from haptera.dialects.resp.store_view import NetChange, StoreView
 from haptera.errors import Code, Failure, failure
 from haptera.node.commands import operations
 
@@ -93,15 +93,15 @@ def test_a_transact_makes_the_branch_that_its_compares_choose() -> None:
 def test_the_net_change_of_a_key_keeps_the_end_that_it_was_given() -> None:
     seen = view(n=(b"1", 7, NOW + 50))
     seen.run(operations.Increment("n"))
-    assert seen.net["n"] == Change(b"2", keep_ttl=True)
+    assert seen.net["n"] == NetChange(b"2", keep_ttl=True)
     seen.run(operations.Expire("n", 9))
     seen.run(operations.Increment("n"))
-    assert seen.net["n"] == Change(b"3", 9)
+    assert seen.net["n"] == NetChange(b"3", 9)
     assert seen.run(operations.TimeToLive("n")) == (9,)
     seen.run(operations.Delete("n"))
-    assert seen.net["n"] == Change(None)
+    assert seen.net["n"] == NetChange(None)
     seen.run(operations.Increment("n"))
-    assert seen.net["n"] == Change(b"1")
+    assert seen.net["n"] == NetChange(b"1")
     assert seen.run(operations.TimeToLive("n")) == (None,)
 
 
