@@ -85,6 +85,7 @@ class RespSession(SessionHooks):
         self._stopping = False
         self._parsed = False
         connection.loop.call_soon(self._look_at_login)
+        self.caller.on_close(self._leave_user)
 
     # -- for the commands -------------------------------------------------------------------------------------------
 
@@ -283,6 +284,11 @@ class RespSession(SessionHooks):
         if not self._stopping and not self.caller.needs_login:
             self._come_in = True
             self.connection.established()
+
+    def _leave_user(self) -> None:
+        if not self._stopping:
+            self.caller.on_close(self._leave_user)
+            self.tell_other_user()
 
     def _refused(self, command: Command) -> bytes | None:
         """The reply to a command of a side that has to log in before; None once it need not."""

@@ -18,8 +18,9 @@ class SessionHooks:
 
     ``gates`` are asked before each command, and ``wraps`` may change what its handler gives. ``on_fault`` is called for
     a command that is unknown or has too few or too many arguments, ``on_change`` with the version of each change that
-    the connection makes, ``at_room`` when there is room for replies again. ``at_end`` is called when the connection is
-    gone, and when it is reset. ``attributes`` are for the parts themselves.
+    the connection makes, ``at_room`` when there is room for replies again, ``on_other_user`` right before the connection
+    has another user. ``at_end`` is called when the connection is gone, and when it is reset. ``attributes`` are for the
+    parts themselves.
     """
 
     def __init__(self) -> None:
@@ -27,6 +28,7 @@ class SessionHooks:
         self.wraps: tuple[Wrap, ...] = ()
         self.on_fault: tuple[Callable[[], None], ...] = ()
         self.on_change: tuple[Callable[[int], None], ...] = ()
+        self.on_other_user: tuple[Callable[[], None], ...] = ()
         self.at_room: list[Callable[[], None]] = []
         self.at_end: list[Callable[[], None]] = []
         self.attributes: dict[str, Any] = {}
@@ -55,6 +57,11 @@ class SessionHooks:
     def tell_room(self) -> None:
         """Tell the parts that there is room for replies again."""
         for call in tuple(self.at_room):
+            call()
+
+    def tell_other_user(self) -> None:
+        """Tell the parts that the user of the connection is another one from now on."""
+        for call in self.on_other_user:
             call()
 
     def note_changes(self, ops: Iterable[operations.Operation], results: Iterable[Result]) -> None:

@@ -25,7 +25,7 @@ from haptera.errors import Code
 from haptera.node.commands import operations
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from haptera.dialects.resp.change_feed import Change
     from haptera.dialects.resp.keyspace_channels import WatchedRange
@@ -64,12 +64,39 @@ class SubscriberCounts:
 class _Watched:
     """A range of keys that is watched, with the channels and patterns that are about it."""
 
-    __slots__ = ("channels", "feed", "patterns")
+    __slots__ = ("_ended", "_session", "channels", "feed", "patterns")
 
-    def __init__(self, feed: ChangeFeed) -> None:
-        self.feed = feed
+    feed: ChangeFeed
+
+    def __init__(self, session: RespSession, ended: Callable[[Failure], None]) -> None:
         self.channels: set[bytes] = set()
         self.patterns: dict[bytes, RedisGlob] = {}
+        self._session = session
+        self._ended = ended
+
+    def open(self, about: WatchedRange) -> Failure | None:
+        """Begin the watch, or tell why it is refused."""
+        self.feed = ChangeFeed(self._session, self._send, self._ended)
+        return self.feed.open(operations.OpenWatch(key=about.key, prefix=about.prefix, with_previous=True))
+
+    def _send(self, changes: list[Change]) -> None:
+        """Write the messages that changes are, in the channels and patterns that are about the range."""
+        messages: list[bytes] = []
+        for change in changes:
+            key = change.key.encode()
+            for event in events_of(change):
+                self._add_messages(messages, KEYSPACE + key, event)
+                self._add_messages(messages, KEYEVENT + event, key)
+        if messages:
+            self._session.connection.write(b"".join(messages))
+
+    def _add_messages(self, messages: list[bytes], channel: bytes, message: bytes) -> None:
+        version = self._session.protocol
+        if channel in self.channels:
+            messages.append(push([bulk(b"message"), bulk(channel), bulk(message)], version))
+        for pattern, glob in self.patterns.items():
+            if glob.matches(channel):
+                messages.append(push([bulk(b"pmessage"), bulk(pattern), bulk(channel), bulk(message)], version))
 
 
 class Subscriptions:
@@ -101,13 +128,15 @@ class Subscriptions:
     # -- beginning and end ------------------------------------------------------------------------------------------
 
     def subscribe(self, names: Iterable[bytes], *, patterns: bool) -> bytes:
-        """Add channels or patterns; a message for each, and the error for one that is refused."""
+        """Add channels or patterns; a message for each, and the error for the first that is refused."""
         added = self._patterns if patterns else self._channels
         kind = b"psubscribe" if patterns else b"subscribe"
         replies = []
         for name in names:
             refused = None if name in added else self._add(name, added)
             replies.append(refused or self._told(kind, name))
+            if refused is not None:
+                break
         self._note()
         return b"".join(replies)
 
@@ -145,13 +174,26 @@ class Subscriptions:
             return watched
         if len(self._watched) >= RANGES_MAX:
             return _TOO_MANY
-        feed = ChangeFeed(self._session, lambda changes: self._send(watched, changes), self._ended)
-        watched = _Watched(feed)
-        refused = feed.open(operations.OpenWatch(key=about.key, prefix=about.prefix, with_previous=True))
+        watched = _Watched(self._session, self._ended)
+        refused = watched.open(about)
         if refused is not None:
             return words_of(refused)
         self._watched[about] = watched
         return watched
+
+    def note_other_user(self) -> None:
+        """The connection logs in as another user, by whose grants all is to be judged."""
+        for watched in self._watched.values():
+            watched.feed.close()
+        if self._watched:
+            self._session.connection.loop.call_soon(self._open_again)
+
+    def _open_again(self) -> None:
+        for about, watched in self._watched.items():
+            refused = watched.open(about)
+            if refused is not None:
+                self._session.connection.end(refused, linger=True)
+                return
 
     def unsubscribe(self, names: list[bytes], *, patterns: bool) -> bytes:
         """Remove channels or patterns, all of them where none is named; a message for each."""
@@ -198,28 +240,6 @@ class Subscriptions:
         shown = self._session.null if name is None else bulk(name)
         return push([bulk(kind), shown, integer(len(self))], self._session.protocol)
 
-    # -- messages ---------------------------------------------------------------------------------------------------
-
-    def _send(self, watched: _Watched | None, changes: list[Change]) -> None:
-        """Write the messages that changes are, in the channels and patterns that are about their range."""
-        assert watched is not None, "a watch tells no change before it is open"
-        messages: list[bytes] = []
-        for change in changes:
-            key = change.key.encode()
-            for event in events_of(change):
-                self._add_messages(messages, watched, KEYSPACE + key, event)
-                self._add_messages(messages, watched, KEYEVENT + event, key)
-        if messages:
-            self._session.connection.write(b"".join(messages))
-
-    def _add_messages(self, messages: list[bytes], watched: _Watched, channel: bytes, message: bytes) -> None:
-        version = self._session.protocol
-        if channel in watched.channels:
-            messages.append(push([bulk(b"message"), bulk(channel), bulk(message)], version))
-        for pattern, glob in watched.patterns.items():
-            if glob.matches(channel):
-                messages.append(push([bulk(b"pmessage"), bulk(pattern), bulk(channel), bulk(message)], version))
-
     def _ended(self, reason: Failure) -> None:
         """A watch has ended by itself: messages would be missing, so the connection ends, as with Redis."""
         if reason.code != Code.SHUTTING_DOWN:
@@ -233,11 +253,13 @@ def subscriptions_of(session: RespSession) -> Subscriptions:
         return found
     made = session.attributes["subscriptions"] = Subscriptions(session)
     session.gates += (made.gate,)
+    session.on_other_user += (made.note_other_user,)
 
     def leave() -> None:
         made.leave()
         del session.attributes["subscriptions"]
         session.gates = tuple(gate for gate in session.gates if gate != made.gate)
+        session.on_other_user = tuple(call for call in session.on_other_user if call != made.note_other_user)
 
     session.at_end.append(leave)
     return made

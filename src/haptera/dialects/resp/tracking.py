@@ -70,8 +70,25 @@ class Tracking:
         feeds, self._feeds = self._feeds, {}
         for feed in feeds.values():
             feed.close()
-        self._keys = TrackedKeys()
+        self._keys.clear()
         self._account()
+
+    def leave(self) -> None:
+        """The connection is gone, or reset."""
+        turn_off(self._session)
+
+    def note_other_user(self) -> None:
+        """The connection logs in as another user, by whose grants all is to be judged."""
+        self.stop()
+        self._session.connection.loop.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        if tracking_of(self._session) is not self:
+            return
+        self._tell(None)
+        refused = self.take(self.options)
+        if refused is not None:
+            self._session.connection.end(refused, linger=True)
 
     def _watch(self, about: WatchedRange) -> Failure | None:
         feed = ChangeFeed(self._session, self._take, lambda reason: self._lose(about, reason))
@@ -241,7 +258,8 @@ def turn_on(session: RespSession, options: TrackingOptions) -> Failure | None:
     session.attributes["tracking"] = tracking
     session.wraps += (tracking.wrap,)
     session.on_change += (tracking.note_own,)
-    session.at_end.append(lambda: turn_off(session))
+    session.on_other_user += (tracking.note_other_user,)
+    session.at_end.append(tracking.leave)
     return None
 
 
@@ -254,6 +272,9 @@ def turn_off(session: RespSession) -> None:
     del session.attributes["tracking"]
     session.wraps = tuple(wrap for wrap in session.wraps if wrap != tracking.wrap)
     session.on_change = tuple(note for note in session.on_change if note != tracking.note_own)
+    session.on_other_user = tuple(call for call in session.on_other_user if call != tracking.note_other_user)
+    if tracking.leave in session.at_end:
+        session.at_end.remove(tracking.leave)
 
 
 def _texts(keys: Iterable[bytes]) -> list[str]:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from haptera.dialects.resp.resp_session import RespSession
 from haptera.dialects.resp.resp_state import RespState
-from haptera.node.commands import ANONYMOUS, STRANGER
+from haptera.node.commands import ANONYMOUS, STRANGER, Submitter
+from haptera.state import Permits
 from tests.unit.node.nodes import opened, turn
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from haptera.errors import Failure
-    from haptera.node.commands import Envelope, Submission, Submitter, operations
+    from haptera.node.commands import Envelope, Submission, operations
     from haptera.node.node import Node
 
 
@@ -52,6 +53,17 @@ def at_a_time(clock: Clock | None = None, **options: Any) -> AbstractAsyncContex
 _NUMBERS = count(1)
 
 
+class Limited(Submitter):
+    """A user with grants."""
+
+    def __init__(self, *grants: tuple[str, Sequence[str]]) -> None:
+        super().__init__("limited")
+        self.given: Permits | None = Permits(grants)  # type: ignore[arg-type]
+
+    def permits(self) -> Permits | None:
+        return self.given
+
+
 class PlayedFacts:
     def __init__(self, node: Node) -> None:
         self._node = node
@@ -69,6 +81,7 @@ class PlayedCaller:
         self.submitter = submitter
         self.number = next(_NUMBERS)
         self.attributes: dict[str, Any] = {}
+        self.on_leave: list[Callable[[], None]] = []
         self.watches = node.watches
         self.batches: list[list[operations.Operation]] = []
 
@@ -79,6 +92,16 @@ class PlayedCaller:
     def submit(self, commands: Sequence[Envelope], done: Callable[[list[Any]], None]) -> Submission:
         self.batches.append([each.op for each in commands])
         return self.commands.submit(self.submitter, commands, done)
+
+    def on_close(self, callback: Callable[[], None]) -> None:
+        self.on_leave.append(callback)
+
+    def become(self, submitter: Submitter) -> None:
+        """Log in as another user."""
+        callbacks, self.on_leave = self.on_leave, []
+        for callback in callbacks:
+            callback()
+        self.submitter = submitter
 
     def watch(self, op: operations.OpenWatch, feed: Any) -> Any:
         return self.watches.open(self.submitter, op, feed, self)

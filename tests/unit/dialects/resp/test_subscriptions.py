@@ -11,7 +11,7 @@ from haptera.dialects.resp.resp_state import RespState
 from haptera.dialects.resp.subscriptions import PATTERNS_SIZE_MAX, RANGES_MAX
 from haptera.node.commands import operations
 from haptera.testing import virtual_clock
-from tests.unit.dialects.resp.talks import Talk, command
+from tests.unit.dialects.resp.talks import Limited, Talk, command
 from tests.unit.node.nodes import Asked, opened
 
 
@@ -149,6 +149,33 @@ async def test_the_end_of_a_connection_is_the_end_of_its_watches() -> None:
         talk.session.lost()
         assert len(node.watches) == 0
         assert await other.do("PUBSUB", "NUMPAT") == b":0\r\n"
+
+
+@virtual_clock
+async def test_another_user_of_a_connection_has_the_messages_of_its_own_grants() -> None:
+    async with opened() as node:
+        talk, other = Talk(node), Talk(node)
+        talk.session.set_protocol(3)
+        await talk.do("SUBSCRIBE", "__keyspace@0__:app/x")
+        talk.connection.caller.become(Limited(("app/*", ("read", "watch"))))
+        await settled(talk)
+        await other.do("SET", "app/x", "1")
+        assert await settled(talk) == told(b"message", b"__keyspace@0__:app/x", b"set", head=b">")
+        await talk.do("SUBSCRIBE", "__keyspace@0__:app/y")
+        talk.connection.caller.become(Limited(("app/y", ("read", "watch"))))
+        await settled(talk)
+        assert talk.connection.ended is not None
+        assert talk.connection.ended.code == 2004
+
+
+@virtual_clock
+async def test_a_channel_of_keys_that_may_not_be_watched_is_refused() -> None:
+    async with opened() as node:
+        talk = Talk(node, Limited(("app/*", ("read", "watch")), ("seen", ("read",))))
+        assert (await talk.do("SUBSCRIBE", "__keyspace@0__:seen", "x")).startswith(b"-NOPERM")
+        assert (await talk.do("SUBSCRIBE", "__keyevent@0__:set")).startswith(b"-NOPERM")
+        assert (await talk.do("PSUBSCRIBE", "__keyspace@0__:app/*")).startswith(b"*3\r\n$10\r\npsubscribe")
+        assert (await Talk(node, Limited()).do("PUBSUB", "CHANNELS")).startswith(b"-NOPERM")
 
 
 @virtual_clock

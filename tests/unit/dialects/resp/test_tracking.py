@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,10 +10,9 @@ import pytest
 from haptera.dialects.resp import tracked_keys
 from haptera.dialects.resp.resp_state import RespState
 from haptera.node.commands import operations
-from haptera.node.commands.submitter import Submitter
 from haptera.state import Permits
 from haptera.testing import virtual_clock
-from tests.unit.dialects.resp.talks import Talk, command
+from tests.unit.dialects.resp.talks import Limited, Talk, command
 from tests.unit.node.nodes import Asked, ManualWriter, opened
 
 if TYPE_CHECKING:
@@ -47,17 +45,6 @@ async def change(node: Node, *keys: str) -> None:
     for key in keys:
         Asked(node, operations.Set(key, b"new"))
     await asyncio.sleep(0)
-
-
-class Limited(Submitter):
-    """A user with grants."""
-
-    def __init__(self, *grants: tuple[str, Sequence[str]]) -> None:
-        super().__init__("limited")
-        self.given: Permits | None = Permits(grants)  # type: ignore[arg-type]
-
-    def permits(self) -> Permits | None:
-        return self.given
 
 
 @virtual_clock
@@ -241,6 +228,23 @@ async def test_a_user_is_told_of_keys_that_it_may_watch() -> None:
 
 
 @virtual_clock
+async def test_another_user_of_a_connection_is_told_by_its_own_grants() -> None:
+    async with opened() as node:
+        talk = await tracking(node)
+        await talk.do("GET", "app/x")
+        talk.connection.caller.become(Limited(("app/*", ("read", "watch"))))
+        assert await settled(talk) == FLUSH
+        await talk.do("MGET", "app/x")
+        await change(node, "app/x")
+        assert await settled(talk) == told(b"app/x")
+        every = await tracking(node, "BCAST")
+        every.connection.caller.become(Limited(("app/*", ("read", "watch"))))
+        assert await settled(every) == FLUSH
+        assert every.connection.ended is not None
+        assert every.connection.ended.code == 2004
+
+
+@virtual_clock
 async def test_a_watch_that_ends_by_itself_has_the_client_keep_nothing() -> None:
     async with opened() as node:
         limited = Limited(("app/*", ("read", "watch")))
@@ -284,6 +288,25 @@ async def test_tracking_ends_with_off_and_with_the_connection() -> None:
         await talk.do("GET", "a")
         talk.session.lost()
         assert len(node.watches) == 0
+
+
+@virtual_clock
+async def test_parts_that_come_and_go_leave_nothing_behind() -> None:
+    async with opened() as node:
+        talk = await tracking(node)
+        await talk.do("CLIENT", "TRACKING", "OFF")
+        session = talk.session
+
+        def hooks() -> list[int]:
+            parts = (session.gates, session.wraps, session.on_fault, session.on_change, session.on_other_user)
+            return [*map(len, parts), len(session.at_room), len(session.at_end), len(talk.connection.caller.on_leave)]
+
+        before = hooks()
+        for _ in range(5):
+            await talk.say(command("CLIENT", "TRACKING", "ON") + command("CLIENT", "TRACKING", "OFF"))
+            await talk.say(command("SUBSCRIBE", "__keyevent@0__:set") + command("MULTI"))
+            session.leave()
+        assert hooks() == before
 
 
 @virtual_clock
