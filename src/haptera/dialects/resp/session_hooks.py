@@ -18,9 +18,9 @@ class SessionHooks:
 
     ``gates`` are asked before each command, and ``wraps`` may change what its handler gives. ``on_fault`` is called for
     a command that is unknown or has too few or too many arguments, ``on_change`` with the version of each change that
-    the connection makes, ``at_room`` when there is room for replies again, ``on_other_user`` right before the connection
-    has another user. ``at_end`` is called when the connection is gone, and when it is reset. ``attributes`` are for the
-    parts themselves.
+    the connection makes, ``at_room`` when there is room for replies again, ``on_other_user`` right before it has
+    another user. ``at_end`` is called when the connection is gone, and when it is reset. ``attributes`` are for the parts
+    themselves.
     """
 
     def __init__(self) -> None:
