@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 class SessionHooks:
     """What the parts of the dialect have put into one session.
 
-    ``gates`` are asked before each command, and ``wraps`` may change what its handler gives. ``on_fault`` is called for
-    a command that is unknown or has too few or too many arguments, ``on_change`` with the version of each change that
-    the connection makes, ``at_room`` when there is room for replies again, ``on_other_user`` right before it has
-    another user. ``at_end`` is called when the connection is gone, and when it is reset. ``attributes`` are for the parts
-    themselves.
+    ``gates`` are asked before each command, and ``wraps`` may change what its handler gives. ``on_fault`` is called
+    for a command that is unknown or has too few or too many arguments, ``on_change`` with the version of each
+    change that the connection makes, ``at_room`` when there is room for replies again, ``on_other_user`` right
+    before it has another user. ``at_end`` is called when the connection is gone, and when it is reset.
+    ``attributes`` are for the parts themselves.
     """
 
     def __init__(self) -> None:

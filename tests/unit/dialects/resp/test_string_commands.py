@@ -151,7 +151,7 @@ async def test_times_that_no_key_can_have_are_refused_with_the_name_of_the_comma
 
 @virtual_clock
 async def test_getex_looks_at_its_time_where_the_key_is_there_as_redis_does() -> None:
-    async with opened() as node:
+    async with at_a_time() as node:
         talk = Talk(node)
         assert await talk.do("GETEX", "a", "EX", 0) == await talk.do("GETEX", "a", "EX", "x") == b"$-1\r\n"
         await talk.do("SET", "a", 1)
