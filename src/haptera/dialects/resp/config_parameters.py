@@ -9,16 +9,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from haptera.dialects.resp.bounds import BULK_SIZE_MAX
+from haptera.dialects.resp.keyspace_channels import FLAGS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from haptera.node.frontend import Facts
 
-#: The events of keys that subscribers are told: those of keyspace and keyevent channels, and all kinds (A) of them.
-NOTIFIED_EVENTS: Final = "AKE"
-#: The letters that a program may ask for, because their events are among those that a node tells or that it never has.
-_NOTIFIED_LETTERS: Final = frozenset("KEAg$lshzxetdmn")
+#: The letters of the events that a program may ask for: those that a node tells, those of kinds of values that it does
+#: not have, and ``A`` for all of these. ``m`` and ``n``, a miss and a new key, are told by no node.
+_NOTIFIED_LETTERS: Final = frozenset(FLAGS + "Alshztde")
 
 #: Parameters that are the same for each node. The log is synced before a change is answered; there is no timeout of
 #: idle clients, no eviction, and one database.
@@ -29,7 +29,7 @@ _FIXED: Final = {
     "lazyfree-lazy-user-flush": "no",
     "maxmemory-policy": "noeviction",
     "maxmemory-samples": "5",
-    "notify-keyspace-events": NOTIFIED_EVENTS,
+    "notify-keyspace-events": FLAGS,
     "proto-max-bulk-len": str(BULK_SIZE_MAX),
     "save": "",
     "slowlog-log-slower-than": "-1",
