@@ -168,7 +168,8 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
             "Listeners",
             "URL",
             "Address to listen on: haptera://host:port, haptera+unix:///path, or for TLS "
-            "hapteras://host:port?cert=FILE&key=FILE (docs/security.md). Several may be given.",
+            "hapteras://host:port?cert=FILE&key=FILE (docs/security.md); resp, resps and resp+unix for clients of "
+            "Redis (docs/redis.md). Several may be given.",
             several=True,
         ),
     ] = (defaults.URL,)
