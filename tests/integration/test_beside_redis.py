@@ -45,7 +45,7 @@ class Pair:
 
     def replay(self, steps: Sequence[Step], protocol: int) -> None:
         """Have both do the steps, and compare their replies. Both stores are empty before."""
-        lines = {path: [RedisWire(path) for _ in range(2)] for path in (self.node, self.redis)}
+        lines = {path: [RedisWire(path) for _ in range(3)] for path in (self.node, self.redis)}
         try:
             for wires in lines.values():
                 for wire in wires:
@@ -53,8 +53,8 @@ class Pair:
                 assert wires[0].one("FLUSHALL") == ("+", b"OK")
             queued: list[list[Words]] = [[], []]
             missing: list[set[bytes]] = [set(), set()]
+            other = lines[self.redis][2]  # one that is never within a transaction
             for connection, commands in steps:
-                other = lines[self.redis][1 - connection]
                 if commands[0][0] == b"WATCH":
                     missing[connection].update(missing_of(commands[0][1:], other))
                 found, expected = (lines[path][connection].ask(*commands) for path in (self.node, self.redis))
