@@ -210,8 +210,9 @@ TRANSACTIONS: Final = (
 WATCH: Final = _command(b"WATCH", _many(KEYS))
 
 
-#: Words that stand where another one belongs. Each may be a key or a time to live of a node too.
-MISFITS = st.sampled_from([b"10", b"0", b"-1", b"text", b"EX", b"NX", b"GET", b"a", b"x" * 200])
+#: Words that stand where another one belongs. Each may be a key or a time to live of a node too, and in milliseconds as
+#: in seconds one that holds while a test runs.
+MISFITS = st.sampled_from([b"4000000", b"0", b"-1", b"text", b"EX", b"NX", b"GET", b"a", b"x" * 200])
 
 
 def _is_plain(command: Words) -> bool:
