@@ -269,6 +269,14 @@ def test_a_command_of_all_keys_is_no_part_of_a_transaction(pair: Pair, command: 
         assert node.ask("MULTI", command, "EXEC") == [("+", b"OK"), refused, aborted]
 
 
+def test_keys_are_counted_without_those_whose_time_is_over(pair: Pair) -> None:
+    for path, counts in ((pair.node, {b"2"}), (pair.redis, {b"2", b"3"})):
+        with RedisWire(path) as wire:
+            wire.ask("FLUSHALL", "MSET a 1 b 2")
+            assert wire.one("DBSIZE") == (":", b"2")
+            assert wire.ask("SET over 1 PXAT 1", "DBSIZE")[1][1] in counts
+
+
 def test_a_watched_key_that_comes_and_goes_is_unchanged(pair: Pair) -> None:
     """A node compares versions: a key that is not there has none. A Redis ends each transaction that it has touched."""
     for path, reply in ((pair.node, ("*", [("+", b"PONG")])), (pair.redis, ("*", None))):
