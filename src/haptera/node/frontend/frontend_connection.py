@@ -48,6 +48,7 @@ class FrontendConnection(asyncio.Protocol):
         "_ending",
         "_flushing",
         "_half_open",
+        "_in_session",
         "_known",
         "_linger",
         "_out",
@@ -79,7 +80,8 @@ class FrontendConnection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._out: list[bytes] = []
         self._out_size = 0
-        self._flushing = False
+        self._flushing = False  # whether bytes leave at the end of this turn of the loop
+        self._in_session = False  # whether bytes that have arrived are looked at: the answers leave behind that
         self._paused = False  # by the transport: the socket takes less than is written
         self._reading_paused = False
         self._ending = False
@@ -157,7 +159,15 @@ class FrontendConnection(asyncio.Protocol):
         session = self._session
         if self._ending or session is None:
             return
-        self._guard(lambda: session.receive(data))
+        self._in_session = True
+        try:
+            session.receive(data)
+        except Exception as error:
+            self._fail(error)
+        finally:
+            self._in_session = False
+        if self._out:
+            self._flush()  # nothing else is known to come in this turn
 
     def eof_received(self) -> bool:
         """The other side sends no more: as with Redis, that ends the connection."""
@@ -207,12 +217,15 @@ class FrontendConnection(asyncio.Protocol):
         self._out_size += len(data)
         if self._out_size >= UNWRITTEN_MAX:
             self.full = True
-        if not self._flushing:
+        if not self._flushing and not self._in_session:
             self._flushing = True
-            self.loop.call_soon(self._flush)
+            self.loop.call_soon(self._flush_later)
+
+    def _flush_later(self) -> None:
+        self._flushing = False
+        self._flush()
 
     def _flush(self) -> None:
-        self._flushing = False
         transport = self._transport
         if transport is None or self._ending or self._paused:
             return
@@ -384,5 +397,8 @@ class FrontendConnection(asyncio.Protocol):
         try:
             call()
         except Exception as error:
-            _logger.error("session_failed", exc_info=error)
-            self.abort()
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        _logger.error("session_failed", exc_info=error)
+        self.abort()
