@@ -60,7 +60,7 @@ from haptera.wire.payload import (
     encode_payload,
     map_size,
 )
-from haptera.wire.signature import SECRET_SIZE_MIN, Signer, check_secret, direction_keys, preshared_keys
+from haptera.wire.signature import SECRET_SIZE_MIN, Signer, check_secret, direction_keys, hkdf_sha256, preshared_keys
 
 __all__ = [
     "COMPRESSED",
@@ -114,6 +114,7 @@ __all__ = [
     "encode_payload",
     "encode_route",
     "has_layout",
+    "hkdf_sha256",
     "ignored_tags",
     "map_size",
     "preshared_keys",

@@ -28,6 +28,7 @@ _PACKAGE: Final = "zstandard"
 _LEVEL: Final = 1
 #: The first bytes of a zstd frame. Skippable frames begin otherwise.
 _MAGIC: Final = b"\x28\xb5\x2f\xfd"
+_MALFORMED: Final = "a compressed payload is malformed"
 _WRONG_LENGTH: Final = "a compressed payload is not as long as announced"
 
 
@@ -83,29 +84,63 @@ class Codec:
         Raises 1010 for anything but one frame of just that length, with a checksum that is right, a window within
         ``WINDOW_MAX``, no dictionary and nothing behind it. No more than ``raw_length`` bytes are ever produced.
         """
-        decompressor = self._decompressor
-        zstandard = self._load()
-        if decompressor is None:
-            decompressor = self._decompressor = zstandard.ZstdDecompressor(max_window_size=WINDOW_MAX)
-        if not data.startswith(_MAGIC):
-            raise RemoteProtocolError(Code.DECOMPRESSION_FAILED, "a compressed payload is not a zstd frame")
-        try:
-            self._check(zstandard.get_frame_parameters(data), raw_length)
-            # A frame that declares its size is decompressed to that size, beyond any limit given here. It has just
-            # been checked to be the one that was announced; the limit is for frames that declare none.
-            payload: bytes = decompressor.decompress(data, max_output_size=raw_length, allow_extra_data=False)
-        except zstandard.ZstdError as error:
-            raise RemoteProtocolError(Code.DECOMPRESSION_FAILED, "a compressed payload is malformed") from error
+        parameters = self._parameters(data)
+        if not parameters.has_checksum:
+            raise RemoteProtocolError(Code.DECOMPRESSION_FAILED, "a compressed payload has no checksum")
+        if parameters.content_size not in {raw_length, self._zstandard.CONTENTSIZE_UNKNOWN}:
+            raise RemoteProtocolError(Code.DECOMPRESSION_FAILED, _WRONG_LENGTH)
+        payload = self._decompressed(data, raw_length)
         if len(payload) != raw_length:
             raise RemoteProtocolError(Code.DECOMPRESSION_FAILED, _WRONG_LENGTH)
         return payload
 
-    def _check(self, parameters: Any, raw_length: int) -> None:
-        if not parameters.has_checksum:
-            raise RemoteProtocolError(Code.DECOMPRESSION_FAILED, "a compressed payload has no checksum")
+    def decompress_within(self, data: bytes, size_max: int) -> bytes:
+        """Return the payload that ``data`` holds, whose length no one has announced: ``size_max`` bytes at most.
+
+        Raises 1010 as ``decompress`` does; a checksum may be missing. No more than ``size_max`` bytes are ever
+        produced.
+        """
+        declared = self._parameters(data).content_size
+        if declared != self._zstandard.CONTENTSIZE_UNKNOWN and declared > size_max:
+            raise RemoteProtocolError(
+                Code.DECOMPRESSION_FAILED, "a compressed payload is too large", {"length": declared, "limit": size_max}
+            )
+        payload = self._decompressed(data, size_max)
+        if not payload:
+            # The package takes any bytes behind the header of a frame that declares nothing.
+            frame = self._zstandard.ZstdDecompressor(max_window_size=WINDOW_MAX).decompressobj()
+            try:
+                whole = not frame.decompress(data) and frame.eof and not frame.unused_data
+            except self._zstandard.ZstdError:
+                whole = False
+            if not whole:
+                raise RemoteProtocolError(Code.DECOMPRESSION_FAILED, _MALFORMED)
+        return payload
+
+    def _parameters(self, data: bytes) -> Any:
+        """Return what a frame says about itself, which is within the bounds that every frame has to keep."""
+        zstandard = self._load()
+        if not data.startswith(_MAGIC):
+            raise RemoteProtocolError(Code.DECOMPRESSION_FAILED, "a compressed payload is not a zstd frame")
+        try:
+            parameters = zstandard.get_frame_parameters(data)
+        except zstandard.ZstdError as error:
+            raise RemoteProtocolError(Code.DECOMPRESSION_FAILED, _MALFORMED) from error
         if parameters.dict_id:
             raise RemoteProtocolError(Code.DECOMPRESSION_FAILED, "a compressed payload needs a dictionary")
         if parameters.window_size > WINDOW_MAX:
             raise RemoteProtocolError(Code.DECOMPRESSION_FAILED, "a compressed payload's window is too large")
-        if parameters.content_size not in {raw_length, self._zstandard.CONTENTSIZE_UNKNOWN}:
-            raise RemoteProtocolError(Code.DECOMPRESSION_FAILED, _WRONG_LENGTH)
+        return parameters
+
+    def _decompressed(self, data: bytes, size_max: int) -> bytes:
+        zstandard = self._zstandard
+        decompressor = self._decompressor
+        if decompressor is None:
+            decompressor = self._decompressor = zstandard.ZstdDecompressor(max_window_size=WINDOW_MAX)
+        try:
+            # A frame that declares its size is decompressed to that size, beyond any limit given here. The caller has
+            # checked it; the limit is for frames that declare none.
+            payload: bytes = decompressor.decompress(data, max_output_size=size_max, allow_extra_data=False)
+        except zstandard.ZstdError as error:
+            raise RemoteProtocolError(Code.DECOMPRESSION_FAILED, _MALFORMED) from error
+        return payload
