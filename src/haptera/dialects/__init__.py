@@ -1,22 +1,27 @@
 """Dialects: other protocols in front of the same store, each a codec and a table from its commands to the node's.
 
 A dialect knows ``haptera.node.commands``, the command interface, ``haptera.node.frontend``, the node's part in each of
-its connections, and ``haptera.transport``.
+its connections, and ``haptera.transport``. A client of one knows ``haptera.transport`` alone, so the names here are
+imported when they are first used: a client loads nothing that only a node needs.
 """
 
 from __future__ import annotations
 
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from haptera.dialects.resp import RespDialect
+from haptera.lazy import lazily
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from haptera.dialects.cafe.multiplexed_client import MultiplexedClient
+    from haptera.dialects.every_dialect import DIALECTS
 
-    from haptera.node.frontend import Dialect
+__all__ = ["DIALECTS", "MultiplexedClient"]
 
-#: Every dialect, by the protocol that URLs name.
-DIALECTS: Final[Mapping[str, Dialect]] = MappingProxyType({"resp": RespDialect()})
-
-__all__ = ["DIALECTS"]
+if not TYPE_CHECKING:  # a type checker would take it to mean that any name is there
+    __getattr__ = lazily(
+        __name__,
+        {
+            "DIALECTS": "haptera.dialects.every_dialect",
+            "MultiplexedClient": "haptera.dialects.cafe.multiplexed_client",
+        },
+    )

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from haptera.errors import ConfigurationError
 from haptera.node.option_kinds import MASTER_KEY_VARIABLE
-from haptera.storage import MASTER_KEY_DIGITS, MASTER_KEY_FORM, MasterKey, size_of_no_key
+from haptera.secret_forms import KEY_DIGITS, size_of_no_key
+from haptera.storage import MASTER_KEY_FORM, MasterKey
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -159,7 +160,7 @@ def _variable() -> str | None:
 def _parsed(data: bytes, place: str, *, raw: bool = True) -> MasterKey:
     key = MasterKey.parse(data, raw=raw)
     if key is None:
-        form = MASTER_KEY_FORM if raw else f"a master key is {MASTER_KEY_DIGITS} hex digits there"
+        form = MASTER_KEY_FORM if raw else f"a master key is {KEY_DIGITS} hex digits there"
         raise ConfigurationError(f"{place} cannot be used: it has {size_of_no_key(data)}; {form}")
     return key
 

@@ -9,12 +9,11 @@ import logging
 
 from haptera.peer.assembly import assemble
 from haptera.peer.authentication import EXTERNAL, PLAIN, SCRAM, Authenticator
-from haptera.peer.call import DEFAULT, Answer, Call, CallStream, Timeout, check_timeout
+from haptera.peer.call import Answer, Call, CallStream
 from haptera.peer.event_log import EventLog
 from haptera.peer.identity import ANYONE, Identity
 from haptera.peer.keywords import ConnectionOptions
 from haptera.peer.listen_and_dial import dial, dial_address, listen
-from haptera.peer.opening import Opening, opening
 from haptera.peer.own_credential import login_of
 from haptera.peer.password_users import PasswordUsers, verifier_for
 from haptera.peer.password_work import WORK
@@ -35,6 +34,7 @@ from haptera.peer.session import SessionService, has_no_argument
 from haptera.peer.trace import Trace
 from haptera.peer.url_options import read_listening_options, read_options
 from haptera.security import Verifier, decoy
+from haptera.timeouts import DEFAULT, Timeout, check_timeout
 
 # A library prints nothing by itself: without this, Python would print its warnings where no logging is set up. Every
 # part that logs loads this one.
@@ -55,7 +55,6 @@ __all__ = [
     "Credentials",
     "EventLog",
     "Identity",
-    "Opening",
     "PasswordUsers",
     "Peer",
     "Request",
@@ -79,7 +78,6 @@ __all__ = [
     "listen",
     "login_of",
     "method",
-    "opening",
     "place_of",
     "read_key_file",
     "read_listening_options",

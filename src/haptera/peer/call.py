@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from enum import Enum
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -23,29 +22,6 @@ _REVISION: Final = int(Tag.REVISION)
 _REPLAYED: Final = int(Tag.REPLAYED)
 _SERVER_TIME: Final = int(Tag.SERVER_TIME_US)
 _QUEUE_TIME: Final = int(Tag.QUEUE_TIME_US)
-
-
-class Default(Enum):
-    """Stands for a timeout that is not given, because None means no limit."""
-
-    DEFAULT = "default"
-
-    def __repr__(self) -> str:
-        """Return the text in a signature."""
-        return "DEFAULT"
-
-
-DEFAULT: Final = Default.DEFAULT
-#: Seconds, None for no limit, or a default of the object that makes the call.
-Timeout = float | Literal[Default.DEFAULT] | None
-
-
-def check_timeout(timeout: object) -> None:
-    """Raise ``TypeError`` unless it is a number, ``ValueError`` unless that is above 0, as NaN is not."""
-    if isinstance(timeout, bool) or not isinstance(timeout, int | float):
-        raise TypeError(f"timeout is a number of seconds or None, not {type(timeout).__name__}")
-    if not timeout > 0:
-        raise ValueError(f"timeout is a number of seconds above 0, not {timeout}")
 
 
 class Answer(msgspec.Struct, frozen=True, gc=False):

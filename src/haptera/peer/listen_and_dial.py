@@ -14,12 +14,11 @@ import msgspec
 
 from haptera.connection import Budget, Config, Connection, Role, check_keywords
 from haptera.errors import ConfigurationError
+from haptera.opening import opening
 from haptera.peer.assembly import assemble
 from haptera.peer.authentication import PLAIN
-from haptera.peer.call import check_timeout
 from haptera.peer.foreign_bytes import judge_dialler, judge_listener
 from haptera.peer.limits import CALL_TIMEOUT_S, WRITE_TIMEOUT_S
-from haptera.peer.opening import opening
 from haptera.peer.own_credential import OwnCredential, login_of
 from haptera.peer.peer import Peer, link_of
 from haptera.peer.request_scope import current
@@ -27,6 +26,7 @@ from haptera.peer.server import Server
 from haptera.peer.service import Service
 from haptera.peer.session import SessionService
 from haptera.peer.url_options import Options, read_listening_options, read_options
+from haptera.timeouts import check_timeout
 from haptera.transport import (
     CONNECTIONS_MAX,
     HALF_OPEN_MAX,

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Final
 
 from haptera.connection import PackedItem, Role
 from haptera.errors import Code, LocalProtocolError, Outcome, failure
-from haptera.peer.call import Answer, Call, as_bytes, check_timeout
+from haptera.peer.call import Answer, Call, as_bytes
 from haptera.peer.deadlines import Deadlines
 from haptera.peer.limits import WAITING_CALLS_MAX, WAITING_SIZE_MAX
 from haptera.peer.request_scope import current
+from haptera.timeouts import check_timeout
 from haptera.transport import running_loop
 from haptera.wire import Tag
 

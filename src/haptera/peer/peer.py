@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import AsyncIterable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from haptera.peer.call import DEFAULT, Call, CallStream, Timeout
+from haptera.peer.call import Call, CallStream
 from haptera.peer.identity import ANYONE, Identity
 from haptera.peer.item_queue import Items
 from haptera.peer.limits import DRAIN_S
+from haptera.timeouts import DEFAULT, Timeout
 from haptera.transport import Place, url_of, warn_unclosed
 from haptera.wire import Tag
 

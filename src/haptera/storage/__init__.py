@@ -34,7 +34,7 @@ from haptera.storage.keyring import Keyring
 from haptera.storage.keys_in_use import used_key_ids
 from haptera.storage.log import Durability, Log
 from haptera.storage.log_recovery import Recovery, Replay, read_segments
-from haptera.storage.master_key import MASTER_KEY_DIGITS, MASTER_KEY_FORM, MasterKey, size_of_no_key
+from haptera.storage.master_key import MASTER_KEY_FORM, MasterKey
 from haptera.storage.new_directory import NewDirectory
 from haptera.storage.overlay_filesystem import OverlayFileSystem
 from haptera.storage.reachable_ranges import Base, ReachableRange, reachable_ranges
@@ -52,7 +52,6 @@ from haptera.storage.stored_keyring import StoredKeyring, kept_master_keys, open
 __all__ = [
     "DIRECTORY_FORMAT",
     "ENTRY_SIZE_MAX",
-    "MASTER_KEY_DIGITS",
     "MASTER_KEY_FORM",
     "TAG_SIZE",
     "Archive",
@@ -107,7 +106,6 @@ __all__ = [
     "remove_unfinished_snapshots",
     "sealed_segments",
     "segment_name",
-    "size_of_no_key",
     "translated",
     "unpack",
     "unwrap_keyring",

@@ -14,6 +14,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from haptera.errors import CorruptionError, StorageError
+from haptera.secret_forms import size_of_no_key
 from haptera.storage.data_key import DATA_KEY_SIZE, DataKey
 from haptera.storage.directory import (
     KEYRING_SIZE_MAX,
@@ -26,7 +27,7 @@ from haptera.storage.errors import DiskFull, MissingKey, translated
 from haptera.storage.filesystem import TEMPORARY, read_file, write_file_atomically
 from haptera.storage.keyring import Keyring
 from haptera.storage.keyring_format import WrappedKeyring, format_of_keys, wrap
-from haptera.storage.master_key import MASTER_KEY_FORM, MasterKey, size_of_no_key
+from haptera.storage.master_key import MASTER_KEY_FORM, MasterKey
 from haptera.storage.toml import parse_toml
 
 if TYPE_CHECKING:

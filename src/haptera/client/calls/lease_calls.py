@@ -13,7 +13,8 @@ from haptera.client.calls.calling import Calling
 from haptera.client.calls.methods import Count, Method, Milliseconds, Revision
 from haptera.errors import Code, RemoteProtocolError
 from haptera.key_rules import LEASE_TTL_MAX_MS, LEASE_TTL_MIN_MS, LEASES_RENEWED_MAX, VERSION_MAX
-from haptera.peer import DEFAULT, Timeout, opening
+from haptera.opening import opening
+from haptera.peer import DEFAULT, Timeout
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final
 
 from haptera.errors import ConfigurationError
+from haptera.secret_forms import KEY_SIZE
 from haptera.wire import hkdf_sha256
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-
-#: Bytes of the shared key, and of every key that follows from it.
-KEY_SIZE: Final = 32
 
 _BOUND: Final = b"cafe/1"
 _ENCRYPTION: Final = b"cafe/1 encryption"
 
 #: Returns the tag of a message by its head and all that stands behind its header.
 Tagger = Callable[[bytes, bytes], bytes]
+
+
+def can_encrypt() -> bool:
+    """Whether bodies can be encrypted here: whether the package that does it is installed."""
+    return find_spec("cryptography") is not None
 
 
 class ConnectionKey:

@@ -53,7 +53,10 @@ class Dialect(Protocol):
         """
 
     def is_signed(self, settings: Any) -> bool:
-        """Whether each message is proved by a key that both sides share, so that no login is needed."""
+        """Whether each message is proved by a key that both sides share, so that no login is needed.
+
+        The session then calls `DialectCaller.come_in` when the first message is proved.
+        """
 
     def session(self, connection: FrontendConnection, settings: Any) -> DialectSession:
         """Make the session of a new connection, whose `FrontendConnection.caller` is set."""

@@ -125,7 +125,8 @@ class FrontendConnection(asyncio.Protocol):
         if isinstance(transport, TlsTransport) and transport.session is not None:
             caller.tls = True
             caller.certificate_names = transport.session.names
-        caller.come_in(signed=server.signed)
+        if not server.signed:  # else a message has to prove the key first, and the session says so
+            caller.come_in(signed=False)
         if self._half_open:
             self._wait_until(self.loop.time() + server.authentication_timeout_s)
 

@@ -19,7 +19,7 @@ from tests.unit.peer.hosts import ANY_PORT, Echo, Gate, eventually, served
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from haptera.peer.opening import Opening
+    from haptera.opening import Opening
 
 
 @virtual_clock
