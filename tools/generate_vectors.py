@@ -22,6 +22,10 @@ from typing import Any
 import msgspec
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from tools.cafe_vectors import make_cafe  # noqa: E402  # it is run as a script, too
+
 FOLDER = Path("spec/vectors")
 
 HELLO, WELCOME, REQUEST, ITEM, RESPONSE, ERROR = 0x01, 0x02, 0x10, 0x11, 0x12, 0x13
@@ -1056,6 +1060,14 @@ def generate() -> dict[Path, str]:
                 "the `result` or the `code` (section 7)."
             ),
             make_leases(),
+        ),
+        "cafe.json": (
+            (
+                "Connections of CAFE to a store that was empty (cafe.md): the messages of both sides in their order. "
+                "The nonces of the server are in its answers. Of an ERR there is the code, and the `key` of its tag. "
+                "`closes`: the server closes the connection behind the last step."
+            ),
+            make_cafe(),
         ),
     }
     return {

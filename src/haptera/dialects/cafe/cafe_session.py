@@ -152,7 +152,7 @@ class CafeSession:
             self._writing[number] = submission
 
     def _written(self, number: int, asked: list[Asked], results: list[Result]) -> None:
-        """Changes have their results."""
+        """Take the results of changes."""
         within_turn = self._writing.pop(number, None) is None
         self._writes -= len(asked)
         self._writes_size -= sum(each.size for each in asked)
