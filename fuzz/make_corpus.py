@@ -19,6 +19,7 @@ import msgspec
 import zstandard
 
 from fuzz import identity, reference
+from fuzz.cafe import record as cafe_record
 from fuzz.conversation import WRITE_SIZE, Application, Options, config, peer_config, shake
 from fuzz.mutators import OPTIONS_SIZE
 from fuzz.reference import RawFrame
@@ -52,10 +53,12 @@ from haptera.storage.segment_format import RecordCipher, SegmentHeader
 from haptera.wire.frame import FrameType, encode_frame
 from haptera.wire.metadata import Tag, encode_entry
 from haptera.wire.payload import Goaway, encode_payload
+from tools.cafe_vectors import BIND, make_cafe
 
 ROOT = Path(__file__).resolve().parent
 CORPUS = ROOT / "corpus"
 VECTORS = ROOT.parent / "spec" / "vectors"
+CAFE_HEADER_SIZE = 48
 FOUND = "found-"
 #: Larger vectors are left out: a fuzzer spends its time on the bytes of each input.
 _VECTOR_SIZE_MAX = 20_000
@@ -563,6 +566,22 @@ def make_resp() -> Inputs:
 
 # -- files -----------------------------------------------------------------------------------------------------------
 
+
+def make_cafe_connections() -> Inputs:
+    """The connections of the vectors, as they are and with tags that are made right again."""
+    for number, vector in enumerate(make_cafe()):
+        sent = [bytes.fromhex(step["hex"]) for step in vector["steps"] if step["from"] == "client"]
+        bound, plain, raw = False, b"", b""
+        for each in sent:
+            plain += cafe_record(4 | (2 if bound else 1), each[:16] + each[48:])
+            raw += cafe_record(3, each)
+            bound = bound or each[3] == BIND
+        options = bytes((int(vector["require_bind"]),))
+        yield f"{number:02}-raw", options + raw
+        if all(len(each) >= CAFE_HEADER_SIZE for each in sent):
+            yield f"{number:02}-tagged", options + plain
+
+
 MAKERS = {
     "decoder": make_decoder,
     "hello": make_hello,
@@ -581,6 +600,7 @@ MAKERS = {
     "address": make_address,
     "scram": make_scram,
     "plain": make_plain,
+    "cafe": make_cafe_connections,
     "entrance": make_entrance,
     "resp": make_resp,
 }

@@ -14,6 +14,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from fuzz import reference
+from fuzz.cafe import check_cafe
 from fuzz.conversation import (
     WRITE_SIZE,
     Application,
@@ -381,6 +382,7 @@ TARGETS: Final[dict[str, Target]] = {
     "address": Target(check_address, mutate_any, 512),
     "scram": Target(check_scram, mutate_any, 4200),
     "plain": Target(check_plain, mutate_any, 1400),
+    "cafe": Target(check_cafe, mutate_any, 8192),
     "entrance": Target(check_entrance, mutate_frames, 96 * 1024),
     "resp": Target(check_requests, mutate_any, 2048),
 }

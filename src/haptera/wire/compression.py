@@ -20,6 +20,14 @@ COMPRESSED_SIZE_MIN: Final = 1024
 #: The farthest that a frame may refer back, in bytes, and so the memory that decompressing it may take.
 WINDOW_MAX: Final = 8 * 1024 * 1024
 
+#: Blocks of a frame that does not declare its size: to count as many takes ten milliseconds. The largest payload has
+#: 128 of them from an encoder that fills its blocks.
+BLOCKS_MAX: Final = 2**16
+_BLOCK_HEAD_SIZE: Final = 3
+_CHECKSUM_SIZE: Final = 4
+#: The type of a block that is one byte, many times.
+_RUN: Final = 1
+
 #: The largest payload that a codec keeps with its compressed form.
 KEPT_SIZE_MAX: Final = 256 * 1024
 
@@ -89,7 +97,7 @@ class Codec:
             raise RemoteProtocolError(Code.DECOMPRESSION_FAILED, "a compressed payload has no checksum")
         if parameters.content_size not in {raw_length, self._zstandard.CONTENTSIZE_UNKNOWN}:
             raise RemoteProtocolError(Code.DECOMPRESSION_FAILED, _WRONG_LENGTH)
-        payload = self._decompressed(data, raw_length)
+        payload = self._decompressed(data, parameters, raw_length)
         if len(payload) != raw_length:
             raise RemoteProtocolError(Code.DECOMPRESSION_FAILED, _WRONG_LENGTH)
         return payload
@@ -100,22 +108,13 @@ class Codec:
         Raises 1010 as ``decompress`` does; a checksum may be missing. No more than ``size_max`` bytes are ever
         produced.
         """
-        declared = self._parameters(data).content_size
+        parameters = self._parameters(data)
+        declared = parameters.content_size
         if declared != self._zstandard.CONTENTSIZE_UNKNOWN and declared > size_max:
             raise RemoteProtocolError(
                 Code.DECOMPRESSION_FAILED, "a compressed payload is too large", {"length": declared, "limit": size_max}
             )
-        payload = self._decompressed(data, size_max)
-        if not payload:
-            # The package takes any bytes behind the header of a frame that declares nothing.
-            frame = self._zstandard.ZstdDecompressor(max_window_size=WINDOW_MAX).decompressobj()
-            try:
-                whole = not frame.decompress(data) and frame.eof and not frame.unused_data
-            except self._zstandard.ZstdError:
-                whole = False
-            if not whole:
-                raise RemoteProtocolError(Code.DECOMPRESSION_FAILED, _MALFORMED)
-        return payload
+        return self._decompressed(data, parameters, size_max)
 
     def _parameters(self, data: bytes) -> Any:
         """Return what a frame says about itself, which is within the bounds that every frame has to keep."""
@@ -132,7 +131,7 @@ class Codec:
             raise RemoteProtocolError(Code.DECOMPRESSION_FAILED, "a compressed payload's window is too large")
         return parameters
 
-    def _decompressed(self, data: bytes, size_max: int) -> bytes:
+    def _decompressed(self, data: bytes, parameters: Any, size_max: int) -> bytes:
         zstandard = self._zstandard
         decompressor = self._decompressor
         if decompressor is None:
@@ -143,4 +142,20 @@ class Codec:
             payload: bytes = decompressor.decompress(data, max_output_size=size_max, allow_extra_data=False)
         except zstandard.ZstdError as error:
             raise RemoteProtocolError(Code.DECOMPRESSION_FAILED, _MALFORMED) from error
+        if not payload or parameters.content_size == zstandard.CONTENTSIZE_UNKNOWN:
+            # The package looks for bytes behind a frame only where the frame declares that it holds some.
+            head_size = zstandard.frame_header_size(data)
+            if _frame_size(data, head_size, has_checksum=parameters.has_checksum) != len(data):
+                raise RemoteProtocolError(Code.DECOMPRESSION_FAILED, _MALFORMED)
         return payload
+
+
+def _frame_size(data: bytes, head_size: int, *, has_checksum: bool) -> int:
+    """Return the bytes of a frame, which its blocks say (RFC 8878, section 3.1.1.2); 0 for too many blocks."""
+    place = head_size
+    for _ in range(BLOCKS_MAX):
+        head = int.from_bytes(data[place : place + _BLOCK_HEAD_SIZE], "little")
+        place += _BLOCK_HEAD_SIZE + (1 if head >> 1 & 3 == _RUN else head >> 3)
+        if head & 1 or place >= len(data):
+            return place + (_CHECKSUM_SIZE if has_checksum else 0)
+    return 0

@@ -11,7 +11,7 @@ import pytest
 import zstandard
 
 from haptera.errors import RemoteProtocolError
-from haptera.wire.compression import COMPRESSED_SIZE_MIN, KEPT_SIZE_MAX, WINDOW_MAX, Codec, available
+from haptera.wire.compression import BLOCKS_MAX, COMPRESSED_SIZE_MIN, KEPT_SIZE_MAX, WINDOW_MAX, Codec, available
 
 PAYLOAD = b"a row like the one before, and one after; " * 100
 KIB = 1024
@@ -195,3 +195,35 @@ def test_it_says_whether_the_package_is_there(monkeypatch: pytest.MonkeyPatch) -
 
 def test_the_least_that_is_compressed_is_what_a_fragment_has_at_least() -> None:
     assert COMPRESSED_SIZE_MIN == 1024
+
+
+@pytest.mark.parametrize("declares", [True, False])
+@pytest.mark.parametrize("payload", [b"", b"x", PAYLOAD, bytes(300_000)])
+def test_bytes_behind_a_frame_are_refused_whatever_it_declares(payload: bytes, declares: bool) -> None:
+    for checksum in (True, False):
+        whole = _zstd(payload, write_content_size=declares, write_checksum=checksum)
+        assert Codec().decompress_within(whole, 1 << 20) == payload
+        for bad in (whole + b"\0", whole + whole, whole[:-1]):
+            with pytest.raises(RemoteProtocolError) as caught:
+                Codec().decompress_within(bad, 1 << 20)
+            assert caught.value.code == 1010
+
+
+def test_a_frame_of_unknown_length_is_refused_above_the_bound() -> None:
+    for declares in (True, False):
+        frame = _zstd(PAYLOAD, write_content_size=declares)
+        assert Codec().decompress_within(frame, len(PAYLOAD)) == PAYLOAD
+        with pytest.raises(RemoteProtocolError) as caught:
+            Codec().decompress_within(frame, len(PAYLOAD) - 1)
+        assert caught.value.code == 1010
+
+
+def test_an_announced_length_does_not_let_bytes_stand_behind_a_frame() -> None:
+    _refused(_zstd(write_content_size=False) + b"x")
+
+
+def test_more_blocks_than_are_counted_are_refused() -> None:
+    empty_blocks = b"\x28\xb5\x2f\xfd\x00\x00" + b"\0\0\0" * BLOCKS_MAX + b"\x01\0\0"
+    with pytest.raises(RemoteProtocolError) as caught:
+        Codec().decompress_within(empty_blocks, 10)
+    assert caught.value.code == 1010

@@ -94,7 +94,7 @@ class Conversation:
     @property
     def more(self) -> bool:
         """Whether `asked` may give something without further bytes."""
-        return bool(self._waiting) or self._reader.more
+        return not self.ended and (bool(self._waiting) or self._reader.more)
 
     def receive(self, data: bytes) -> None:
         """Take bytes that have come."""

@@ -25,7 +25,7 @@ from haptera.dialects.cafe.messages import (
     Opcode,
 )
 from haptera.errors import TABLE, Code, ConnectionLost, Failure, RemoteProtocolError, failure, printable
-from haptera.transport import Home, let_go, read_into_place, tune
+from haptera.transport import Home, TlsTransport, let_go, read_into_place, tune
 from haptera.wire import Codec
 
 if TYPE_CHECKING:
@@ -151,7 +151,8 @@ class MultiplexedConnection(asyncio.Protocol):
         """The transport is open: say BIND, or say that requests may be sent."""
         self._transport = stream = cast("asyncio.Transport", transport)
         tune(stream)
-        read_into_place(stream, self)
+        if not isinstance(stream, TlsTransport):
+            read_into_place(stream, self)
         if self._sending.bind:
             self._nonce = os.urandom(NONCE_SIZE)
             self._last_id = 1

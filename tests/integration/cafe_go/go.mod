@@ -1,0 +1,3 @@
+module cafe
+
+go 1.21
