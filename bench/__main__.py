@@ -7,6 +7,7 @@ import sys
 from bench import (
     attacks,
     backup_restore,
+    cafe,
     codec,
     copies,
     expiry,
@@ -53,6 +54,7 @@ def main(argv: list[str]) -> int:
         tls.main,
         watches.main,
         copies.main,
+        cafe.main,
     )
     return max(measure(argv) for measure in measurements)
 

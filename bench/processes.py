@@ -113,7 +113,7 @@ def _said(program: str, argument: str) -> str | None:
 def redis_server(directory: Path) -> Iterator[int]:
     """A Redis that syncs every change before it answers (`appendfsync always`), no snapshots; gives its port."""
     directory.mkdir()
-    port = _free_port()
+    port = free_port()
     options = {
         "bind": "127.0.0.1",
         "port": str(port),
@@ -135,7 +135,7 @@ def redis_server(directory: Path) -> Iterator[int]:
 @contextlib.contextmanager
 def etcd_server(directory: Path) -> Iterator[Etcd]:
     """An etcd of one member, which syncs every change before it answers."""
-    port, peers = _free_port(), _free_port()
+    port, peers = free_port(), free_port()
     url, peers_url = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{peers}"
     options = {
         "data-dir": str(directory),
@@ -155,7 +155,7 @@ def etcd_server(directory: Path) -> Iterator[Etcd]:
         process.wait()
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -1,8 +1,8 @@
 """Haptera: a durable key-value database, and the multiplexed messaging library it is served over.
 
-The public surface is the names here, all of `haptera.sync`, all classes of `haptera.errors`, `haptera.recipes` and
-`haptera.authentication`, and `haptera.testing`; everything else may change. A name is imported when it is first used,
-so `import haptera` costs next to nothing, and a client imports nothing that only a node needs.
+The public surface is the names here, all of `haptera.sync`, all classes of `haptera.errors`, `haptera.recipes`,
+`haptera.authentication` and `haptera.cafe`, and `haptera.testing`; everything else may change. A name is imported when
+it is first used, so `import haptera` costs next to nothing, and a client imports nothing that only a node needs.
 
     connect, open, Database, Entry, Scan, Watch, …      the database, served or in this process
     listen, dial, Server, Peer, Service, method, …      the messaging library

@@ -11,6 +11,7 @@ import pytest
 
 from bench import (
     attacks,
+    cafe,
     codec,
     copies,
     expiry,
@@ -58,6 +59,16 @@ def test_copies(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     results = _found(capsys)["results"]
     assert [result["max_staleness"] for result in results] == [None, 60.0]
     assert all(result["reads"] == 20_000 and result["reads_per_second"] > 0 for result in results)
+
+
+def test_cafe_beside_the_native_protocol(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cafe.main(["--rounds", "1", "--calls", "200", "--dir", str(tmp_path), "--json"]) == 0
+    results = _found(capsys)["results"]
+    assert [(result["call"], result["in_flight"], result["way"]) for result in results] == [
+        (call, in_flight, way) for call in ("get", "set") for in_flight in cafe.IN_FLIGHT for way in cafe.WAYS
+    ]
+    assert all(result["rate"] > 0 for result in results)
+    assert all(result["ratio"] == 1 for result in results if result["way"] == cafe.WAYS[0])
 
 
 def test_tls_beside_tcp(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

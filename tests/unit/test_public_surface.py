@@ -15,7 +15,7 @@ from typing import Any, get_args, get_type_hints
 import pytest
 
 import haptera
-from haptera import authentication, errors, recipes
+from haptera import authentication, cafe, errors, recipes
 from haptera.errors.codes import BY_CODE
 
 DATABASE = {
@@ -115,6 +115,7 @@ AUTHENTICATION = {
     "decoy",
     "verifier_for",
 }
+CAFE = {"MultiplexedClient"}
 NAMES_MAX = 40
 
 
@@ -139,6 +140,13 @@ def test_the_names_of_authentication_are_these_and_no_others() -> None:
     assert set(authentication.__all__) <= set(dir(authentication))
     with pytest.raises(AttributeError):
         authentication.no_such_name  # type: ignore[attr-defined]  # noqa: B018
+
+
+def test_the_names_of_cafe_are_these_and_no_others() -> None:
+    assert set(cafe.__all__) == CAFE
+    assert set(cafe.__all__) <= set(dir(cafe))
+    with pytest.raises(AttributeError):
+        cafe.no_such_name  # type: ignore[attr-defined]  # noqa: B018
 
 
 def public(thing: type) -> Iterator[Any]:
@@ -172,7 +180,7 @@ FUNCTIONS = [haptera.connect, haptera.open, haptera.listen, haptera.dial, hapter
 RECIPES = [getattr(recipes, name) for name in recipes.__all__]
 CLASSES = [value for value in (getattr(haptera, name) for name in haptera.__all__) if inspect.isclass(value)]
 CLASSES += RECIPES
-CLASSES += [authentication.PasswordUsers, authentication.Authenticator]
+CLASSES += [authentication.PasswordUsers, authentication.Authenticator, cafe.MultiplexedClient]
 
 
 def test_every_type_that_a_public_signature_names_can_be_imported() -> None:
@@ -182,6 +190,7 @@ def test_every_type_that_a_public_signature_names_can_be_imported() -> None:
     importable |= {id(getattr(errors, name)) for name in dir(errors)}
     importable |= {id(recipe) for recipe in RECIPES}
     importable |= {id(getattr(authentication, name)) for name in authentication.__all__}
+    importable |= {id(cafe.MultiplexedClient)}
     hidden = {
         f"{function.__qualname__}: {hint!r}"
         for function in functions

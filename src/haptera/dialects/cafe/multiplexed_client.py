@@ -101,6 +101,9 @@ class MultiplexedClient:
             timeout: Seconds that a call may take that names no other time, and that connecting may take; None for no
                 limit.
 
+        Returns:
+            The client, which is connected.
+
         Raises:
             ConnectionLost: No host can be reached, or none takes the key.
             ConfigurationError: The address, its options or the key cannot be used.
@@ -121,11 +124,14 @@ class MultiplexedClient:
         await self.aclose()
 
     async def get(self, key: str | bytes, *, timeout: Timeout = DEFAULT) -> bytes | None:
-        """Return the value of a key; None for a missing one.
+        """Read a key.
 
         Args:
             key: Text, or its bytes in UTF-8.
             timeout: Seconds that the call may take; the client's unless given, None for no limit.
+
+        Returns:
+            The value; None for a missing key.
 
         Raises:
             ServerError: The node has refused it: `PermissionDenied`, say.
@@ -135,9 +141,19 @@ class MultiplexedClient:
         return await self._call(Opcode.GET, _encoded(key), b"", timeout)
 
     async def set(self, key: str | bytes, value: str | bytes, *, timeout: Timeout = DEFAULT) -> int:
-        """Give a key a value, and return its new version. It is durable then.
+        """Give a key a value. It is durable when this returns.
 
-        Args and errors are those of ``get``. After `ConnectionLost` and `DeadlineExceeded` it may have been applied.
+        Args:
+            key: Text, or its bytes in UTF-8.
+            value: Bytes, or text that is stored in UTF-8.
+            timeout: As for ``get``.
+
+        Returns:
+            The key's new version.
+
+        Raises:
+            ServerError, ConnectionLost, DeadlineExceeded: As for ``get``. By the outcome of the last two it may have
+                been applied.
         """
         name, content = _encoded(key), value.encode() if isinstance(value, str) else value
         refused = value_refusal(name.decode(), len(content))
@@ -148,9 +164,17 @@ class MultiplexedClient:
         return int.from_bytes(version, "big")
 
     async def delete(self, key: str | bytes, *, timeout: Timeout = DEFAULT) -> int | None:
-        """Remove a key, and return the version of its removal; None for a missing one.
+        """Remove a key.
 
-        Args and errors are those of ``set``.
+        Args:
+            key: Text, or its bytes in UTF-8.
+            timeout: As for ``get``.
+
+        Returns:
+            The version of the removal; None for a missing key.
+
+        Raises:
+            ServerError, ConnectionLost, DeadlineExceeded: As for ``set``.
         """
         version = await self._call(Opcode.DEL, _encoded(key), b"", timeout)
         return None if version is None else int.from_bytes(version, "big")
