@@ -214,7 +214,7 @@ def test_a_public_name_leads_to_something(name: str) -> None:
 )
 def test_a_public_function_says_what_it_takes_and_what_it_returns(function: Any) -> None:
     """In sections, of which tools make pages. A timeout alone is explained where its class is."""
-    parameters = [name for name in inspect.signature(function).parameters if name not in {"self", "timeout"}]
+    parameters = [name for name in inspect.signature(function).parameters if name not in {"self", "cls", "timeout"}]
     text = function.__doc__ or ""
     if parameters:
         described = text.partition("Args:\n")[2].partition("\n\n")[0]

@@ -19,8 +19,6 @@ import haptera
 from haptera.client.calls.administration import NewToken
 from haptera.client.channels.store_url import Given
 from haptera.connection.config import Config
-from haptera.dialects.cafe.cafe_dialect import CafeSettings
-from haptera.dialects.cafe.message_keys import ConnectionKey
 from haptera.peer.own_credential import OwnCredential
 from haptera.peer.url_options import Options
 from haptera.security import ClientKeys, PlainLogin, SigningSecret, Verifier
@@ -30,16 +28,13 @@ from haptera.state.access_pieces import _SecretHead
 from haptera.storage.data_key import DataKey
 from haptera.storage.master_key import MasterKey
 from haptera.transport import Address
-from haptera.wire import Codec
 
 SECRET = b"nobody may ever read these words"
 SHOWN = (SECRET.decode(), SECRET.hex(), SECRET.decode()[4:20])
 
 HOLDERS: dict[type, Callable[[], object]] = {
     Address: lambda: Address(scheme="haptera", hosts=(("h", 1),), user="u", password=SECRET.decode()),
-    CafeSettings: lambda: CafeSettings(ConnectionKey(SECRET), require_bind=False, codec=Codec()),
     Config: lambda: Config(entropy=os.urandom, signing_key=SECRET),
-    ConnectionKey: lambda: ConnectionKey(SECRET),
     DataKey: lambda: DataKey.of(SECRET),
     MasterKey: lambda: MasterKey.of(SECRET),
     NewToken: lambda: NewToken("token:1", SECRET.decode(), None),

@@ -46,6 +46,7 @@ class CafeSession:
             settings.key, require_bind=settings.require_bind, entropy=os.urandom, codec=settings.codec
         )
         self._entered = False
+        self._received = 0  # messages at the last look
         self._stopping = False
         self._lost = False
         self._scheduled = False
@@ -100,7 +101,7 @@ class CafeSession:
             self._scheduled = True
             self._connection.loop.call_soon(self._later)
         if (self._conversation.ended or self._stopping) and not (self._writes or self._ready):
-            self._connection.close()
+            self._connection.close(self._conversation.fault)
 
     def _is_over(self) -> bool:
         """Whether nothing is to be done for the connection any more."""
@@ -201,6 +202,9 @@ class CafeSession:
             return
         connection.resume_reading()
         expected = conversation.expected
+        if conversation.received != self._received:  # the unfinished message is another one than at the last look
+            self._received = conversation.received
+            connection.expect(None)
         connection.expect(None if expected is None else max(0, expected - conversation.held))
 
 

@@ -69,7 +69,11 @@ class Conversation:
         self.ended = False
         #: Whether a message has proved that the other side has the key.
         self.proved = False
+        #: Whole messages that have come.
+        self.received = 0
         self.refusals: list[bytes] = []
+        #: Why this side has ended it; None where it has not.
+        self.fault: Failure | None = None
         self._key = key
         self._reader = MessageReader(key)
         self._waiting: deque[Message] = deque()  # messages that `asked` has not given: those of one `receive`
@@ -148,14 +152,14 @@ class Conversation:
     def _take(self, messages: list[Message]) -> None:
         self._waiting += messages
         self._waiting_size += sum(len(sent.key) + len(sent.value) for sent in messages)
-        self.proved = self.proved or bool(messages)
+        self.received += len(messages)
+        self.proved = self.received > 0
 
     def _end_of_reading(self) -> None:
         """Refuse the message at which reading has ended, if it has."""
         error = self._reader.error
         if error is not None and not self.ended:
-            self.ended = True
-            self.refusals.append(self._error(self._reader.refused_id, 0, error.failure("unknown")))
+            self._fail(self._reader.refused_id, error.failure("unknown"))
 
     def _judge(self, sent: Message) -> Asked | None:
         """Return the command of a message; None where it asks for none. The order is that of section 4."""
@@ -170,8 +174,7 @@ class Conversation:
             self._bind(sent, first=first)
             return None
         if self._require_bind and not self._bound:
-            self.ended = True
-            self._refuse(sent, failure(Code.AUTHENTICATION_REQUIRED, message=_UNBOUND))
+            self._fail(sent.request_id, failure(Code.AUTHENTICATION_REQUIRED, message=_UNBOUND))
             return None
         try:
             return self._command(sent)
@@ -212,6 +215,12 @@ class Conversation:
         else:
             op = operations.Delete(key)
         return Asked(op, sent.request_id, sent.flags, len(name) + len(value))
+
+    def _fail(self, request_id: int, reason: Failure) -> None:
+        """End the conversation for a fault of the other side."""
+        self.ended = True
+        self.fault = reason
+        self.refusals.append(self._error(request_id, 0, reason))
 
     def _refuse(self, sent: Message, reason: Failure) -> None:
         self.refusals.append(self._error(sent.request_id, 0, reason))

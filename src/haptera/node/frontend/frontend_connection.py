@@ -303,11 +303,16 @@ class FrontendConnection(asyncio.Protocol):
 
     # -- the end ----------------------------------------------------------------------------------------------------
 
-    def close(self) -> None:
-        """Close the connection when all that was written has left. One that is drained is told why."""
+    def close(self, fault: Failure | None = None) -> None:
+        """Close the connection when all that was written has left. One that is drained is told why.
+
+        A ``fault`` of the other side, of which the session has told it, is logged.
+        """
         transport = self._transport
         if self._ending or transport is None:
             return
+        if fault is not None:
+            self._server.ended(self, fault)
         if self._reason is not None:
             self.end(self._reason, linger=True)
             return

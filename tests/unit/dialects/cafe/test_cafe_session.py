@@ -210,6 +210,22 @@ async def test_a_truncated_message_is_waited_for_in_vain_and_does_nothing(tmp_pa
 
 
 @virtual_clock
+async def test_each_message_has_its_own_time_where_every_read_ends_within_one(tmp_path: Path) -> None:
+    async with cafe_node(tmp_path) as url:
+        client = await RawClient.to(url)
+        await client.ask(GET, 1, b"a")
+        rest = b""
+        for request_id in range(2, 40):
+            data = message(GET, request_id, b"a")
+            client.send(rest + data[:20])
+            rest = data[20:]
+            await asyncio.sleep(5)
+        client.send(rest)
+        assert len(await client.answers(38)) == 38
+        client.close()
+
+
+@virtual_clock
 async def test_a_connection_that_proves_nothing_is_half_open(tmp_path: Path) -> None:
     async with cafe_node(tmp_path) as url:
         client = await RawClient.to(url)
@@ -339,6 +355,22 @@ async def test_a_connection_too_many_is_told_so_in_the_words_of_cafe(tmp_path: P
         (refused,) = await second.ended()
         assert (refused.request_id, refused.code) == (0, 1013)
         first.close()
+
+
+@virtual_clock
+async def test_a_connection_with_another_key_is_told_and_logged_without_a_byte_of_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with cafe_node(tmp_path) as url:
+        with caplog.at_level("INFO"):
+            client = await RawClient.to(url, bytes(32))
+            client.checks = False  # nothing of this node's is right by its key
+            client.request(SET, 1, b"private", b"secret")
+            (refused,) = await client.ended()
+        assert refused.code == 1011
+        (line,) = [each for each in caplog.records if each.message == "connection_ended"]
+        assert vars(line)["code"] == 1011
+        assert not any("private" in str(vars(each)) or SHARED_KEY.hex() in str(vars(each)) for each in caplog.records)
 
 
 @virtual_clock
