@@ -138,3 +138,12 @@ def test_nothing_more_comes_once_the_conversation_has_ended() -> None:
     talk.receive(message(GET, 1, b"a") + message(GET, 2, b"a"))
     assert talk.asked(10, ALL) == []
     assert (talk.ended, talk.more) == (True, False)
+
+
+def test_the_reader_gives_nothing_behind_a_fault() -> None:
+    reader = MessageReader(KEY)
+    assert reader.receive(message(GET, 1, b"a", tag=bytes(32))) == []
+    assert reader.error is not None
+    assert reader.error.code == 1011
+    assert reader.receive(message(GET, 2, b"a")) == []
+    assert (reader.held, reader.more, reader.refused_id) == (0, False, 1)
