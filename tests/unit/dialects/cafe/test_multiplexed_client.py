@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import struct
 import subprocess
 import sys
@@ -28,6 +29,7 @@ from haptera.errors import (
 )
 from haptera.testing import virtual_clock
 from tests.support.certificates import Authority
+from tests.support.forked import in_child
 from tests.unit.dialects.cafe.raw_client import cafe_node
 from tools.cafe_vectors import (
     BIND,
@@ -393,6 +395,21 @@ async def test_a_client_belongs_to_its_loop(tmp_path: Path) -> None:
                 asyncio.run(client.get("a"))
 
         await asyncio.to_thread(elsewhere)
+
+
+async def test_a_forked_child_gives_the_connection_up_and_its_parent_goes_on(tmp_path: Path) -> None:
+    async with cafe_node(tmp_path) as url, MultiplexedClient.connect(url, key=SHARED_KEY) as client:
+        connection = client._connection
+        assert connection is not None
+        descriptor = connection._transport.get_extra_info("socket").fileno()  # type: ignore[union-attr]
+
+        def look() -> str:
+            return f"{connection.home.present} {os.path.samefile(f'/dev/fd/{descriptor}', os.devnull)}"
+
+        assert in_child(look) == "False True"
+        assert connection.home.present
+        await client.set("a", "x")
+        assert await client.get("a") == b"x"
 
 
 async def test_a_client_that_is_dropped_open_is_warned_of(tmp_path: Path) -> None:
