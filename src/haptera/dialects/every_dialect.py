@@ -6,6 +6,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from haptera.dialects.cafe.cafe_dialect import Cafe
+from haptera.dialects.resp.resp_dialect import RespDialect
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -13,4 +14,4 @@ if TYPE_CHECKING:
     from haptera.node.frontend import Dialect
 
 #: By the protocol that URLs name.
-DIALECTS: Final[Mapping[str, Dialect]] = MappingProxyType({each.protocol: each for each in (Cafe(),)})
+DIALECTS: Final[Mapping[str, Dialect]] = MappingProxyType({each.protocol: each for each in (RespDialect(), Cafe())})
