@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from haptera.dialects.resp.client_commands import INVALID_CLIENT_NAME
@@ -20,7 +21,7 @@ from haptera.dialects.resp.reply_encoding import (
     simple,
     text,
 )
-from haptera.dialects.resp.steps import Command, Slow, flags
+from haptera.dialects.resp.steps import Slow, command_row
 from haptera.key_rules import number_of
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
     from haptera.dialects.resp.reply_encoding import Version
     from haptera.dialects.resp.resp_session import RespSession
-    from haptera.dialects.resp.steps import Step
+    from haptera.dialects.resp.steps import Command, Handler, Step
 
 #: The user of an AUTH that names none, as in Redis. It is a user like each other one, and there if it was made.
 DEFAULT_USER: Final = "default"
@@ -164,84 +165,29 @@ def _time(session: RespSession, arguments: list[bytes]) -> Step:
     return array([text(str(now_ms // 1000)), text(str(now_ms % 1000 * 1000))])
 
 
-_CONNECTION: Final = flags("noscript loading stale fast no_auth allow_busy")
+_FREE: Final = "noscript loading stale fast no_auth allow_busy"
+_PLAIN: Final = "loading stale fast"
+_NO_KEYS: Final = (0, 0, 0)
+
+
+def _row(name: str, arity: int, its_flags: str, since: str, summary: str, handler: Handler) -> Command:
+    group = "server" if name == "time" else "connection"
+    return command_row(name, arity, its_flags, since, summary, handler, group, _NO_KEYS)
+
+
+def _alone(row: Command) -> Command:
+    """The same command, handled when all before it are answered."""
+    return replace(row, alone=True)
+
 
 #: The rows of the table.
 ROWS: Final = (
-    Command(
-        name="auth",
-        arity=-2,
-        flags=_CONNECTION,
-        group="connection",
-        since="1.0.0",
-        summary="Logs in as a user, or as the user `default` where none is named.",
-        handler=_auth,
-        alone=True,
-    ),
-    Command(
-        name="echo",
-        arity=2,
-        flags=flags("loading stale fast"),
-        group="connection",
-        since="1.0.0",
-        summary="Gives the text back.",
-        handler=_echo,
-    ),
-    Command(
-        name="hello",
-        arity=-1,
-        flags=_CONNECTION,
-        group="connection",
-        since="6.0.0",
-        summary="Chooses the version of the protocol, and logs in.",
-        handler=_hello,
-        alone=True,
-    ),
-    Command(
-        name="ping",
-        arity=-1,
-        flags=flags("fast"),
-        group="connection",
-        since="1.0.0",
-        summary="Says that the server is there.",
-        handler=_ping,
-    ),
-    Command(
-        name="quit",
-        arity=-1,
-        flags=_CONNECTION,
-        group="connection",
-        since="1.0.0",
-        summary="Closes the connection behind its reply.",
-        handler=_quit,
-        alone=True,
-    ),
-    Command(
-        name="reset",
-        arity=1,
-        flags=_CONNECTION,
-        group="connection",
-        since="6.2.0",
-        summary="Makes the connection as it was when it began.",
-        handler=_reset,
-        alone=True,
-    ),
-    Command(
-        name="select",
-        arity=2,
-        flags=flags("loading stale fast"),
-        group="connection",
-        since="1.0.0",
-        summary="Chooses a database; there is one, number 0.",
-        handler=_select,
-    ),
-    Command(
-        name="time",
-        arity=1,
-        flags=flags("loading stale fast"),
-        group="server",
-        since="2.6.0",
-        summary="Gives the time of the node: Unix seconds and microseconds.",
-        handler=_time,
-    ),
+    _alone(_row("auth", -2, _FREE, "1.0.0", "Log in as a user: `default` where none is named.", _auth)),
+    _row("echo", 2, _PLAIN, "1.0.0", "Give the text back.", _echo),
+    _alone(_row("hello", -1, _FREE, "6.0.0", "Choose the version of the protocol, and log in.", _hello)),
+    _row("ping", -1, "fast", "1.0.0", "Say that the server is there.", _ping),
+    _alone(_row("quit", -1, _FREE, "1.0.0", "Close the connection behind the reply.", _quit)),
+    _alone(_row("reset", 1, _FREE, "6.2.0", "Make the connection as it was when it began.", _reset)),
+    _row("select", 2, _PLAIN, "1.0.0", "Choose a database; there is one, number 0.", _select),
+    _row("time", 1, _PLAIN, "2.6.0", "Tell the time of the node: Unix seconds and microseconds.", _time),
 )

@@ -12,12 +12,12 @@ from haptera.dialects.resp.help_lines import command_of_parts, part
 from haptera.dialects.resp.info_sections import info_text, last_save_s
 from haptera.dialects.resp.redis_glob import redis_glob
 from haptera.dialects.resp.reply_encoding import EMPTY_ARRAY, OK, ZERO, array, error, integer, map_of, text, verbatim
-from haptera.dialects.resp.steps import Command, Slow, flags
+from haptera.dialects.resp.steps import Slow, command_row
 from haptera.key_rules import number_of
 
 if TYPE_CHECKING:
     from haptera.dialects.resp.resp_session import RespSession
-    from haptera.dialects.resp.steps import Step
+    from haptera.dialects.resp.steps import Command, Handler, Step
 
 _NO_DEBUG: Final = error(
     "ERR DEBUG command not allowed. It is for tests: a listener that takes it has debug=yes in its URL."
@@ -150,16 +150,9 @@ def _none(session: RespSession, arguments: list[bytes]) -> Step:
     return EMPTY_ARRAY
 
 
-def _row(name: str, arity: int, flag_words: str, since: str, summary: str, handler: object) -> Command:
-    return Command(
-        name=name,
-        arity=arity,
-        flags=flags(flag_words),
-        group="generic" if name.startswith("wait") else "server",
-        since=since,
-        summary=summary,
-        handler=handler,  # type: ignore[arg-type]
-    )
+def _row(name: str, arity: int, its_flags: str, since: str, summary: str, handler: Handler) -> Command:
+    group = "generic" if name.startswith("wait") else "server"
+    return command_row(name, arity, its_flags, since, summary, handler, group, (0, 0, 0))
 
 
 _CONFIG = "admin noscript loading stale"
