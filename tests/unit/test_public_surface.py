@@ -159,10 +159,12 @@ def public(thing: type) -> Iterator[Any]:
 
 
 def every_class() -> dict[str, object]:
-    """What an annotation may name: the classes of all modules that are loaded, by their names."""
+    """What an annotation may name: the classes of all modules that are loaded, by their names. Those of `haptera.sync`
+    have names that others have, too, and their own modules know them.
+    """
     return {
         name: value
-        for module in list(sys.modules.values())
+        for module in sorted(sys.modules.values(), key=lambda each: not each.__name__.startswith("haptera.sync"))
         if module.__name__.partition(".")[0] in {"haptera", "types"}
         for name, value in vars(module).items()
         if isinstance(value, type)

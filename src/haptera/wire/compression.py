@@ -111,9 +111,7 @@ class Codec:
         parameters = self._parameters(data)
         declared = parameters.content_size
         if declared != self._zstandard.CONTENTSIZE_UNKNOWN and declared > size_max:
-            raise RemoteProtocolError(
-                Code.DECOMPRESSION_FAILED, "a compressed payload is too large", {"length": declared, "limit": size_max}
-            )
+            raise RemoteProtocolError(Code.DECOMPRESSION_FAILED, "a compressed payload is too large")
         return self._decompressed(data, parameters, size_max)
 
     def _parameters(self, data: bytes) -> Any:
