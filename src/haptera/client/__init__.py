@@ -44,6 +44,7 @@ from haptera.client.watches.event import Event
 from haptera.client.watches.watch import Watch
 from haptera.lazy import lazily
 from haptera.peer import DEFAULT, Timeout
+from haptera.span_names import is_recorded
 
 if TYPE_CHECKING:
     import os
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
 
     from haptera.client.calls.administration import Administration, NewToken, RoleGrants, Token, UserQuota
     from haptera.client.calls.pipeline import Pipeline
+    from haptera.client.channels.channel import Channel
     from haptera.client.leases.lease import Lease
     from haptera.client.recipes.barrier import Barrier
     from haptera.client.recipes.counter import Counter
@@ -63,6 +65,7 @@ if TYPE_CHECKING:
     from haptera.client.recipes.rate_limit import RateLimit
     from haptera.client.recipes.semaphore import Semaphore
     from haptera.peer import Peer
+    from haptera.transport import Place
 
 __all__ = [
     "PASSWORD_VARIABLE",
@@ -205,11 +208,8 @@ def connect(
     location, dialled = _find(url, Given(user, password, password_file), ping_interval)
     if timeout is DEFAULT:
         timeout = TIMEOUT_SECONDS if location.timeout is None else location.timeout
-    return Database(
-        RemoteChannel(location.address, location.shown, wait=wait, dial=dialled),
-        location.shown,
-        timeout,
-    )
+    channel = RemoteChannel(location.address, location.shown, wait=wait, dial=dialled)
+    return Database(_traced(channel, location.address.places[0]), location.shown, timeout)
 
 
 @asynccontextmanager
@@ -237,6 +237,15 @@ def _find(url: str | None, given: Given, ping_interval: float | None = None) -> 
         check_used(url, given)
     location = locate(named, ping_interval=ping_interval, given=given)
     return location, dial_local if is_found_here(url) else dial_store
+
+
+def _traced(channel: Channel, place: Place | None) -> Channel:
+    """Have the calls of a channel recorded where the program records spans or metrics."""
+    if not is_recorded():
+        return channel
+    from haptera.client.channels.traced_channel import TracedChannel  # noqa: PLC0415  # few programs have it
+
+    return TracedChannel(channel, place)
 
 
 def open_embedded(
@@ -276,4 +285,4 @@ def open_embedded(
     from haptera.client.channels.embedded_channel import EmbeddedChannel  # noqa: PLC0415  # it needs the extra, and a client does not
 
     channel = EmbeddedChannel(path, durability, memory_max, master_key_file, master_key_command)
-    return Database(channel, str(path), timeout)
+    return Database(_traced(channel, None), str(path), timeout)

@@ -48,6 +48,8 @@ def assemble(
     log = None if owner is None else owner.log
     link = Link(connection, loop, log or _LOG, write_timeout_s=write_timeout_s)
     dispatcher = Dispatcher(link, {service.name: service for service in services}, log)
+    if dispatcher.telemetry is not None:
+        dispatcher.telemetry.dialled(dialled)
     caller = Caller(link, dispatcher.telemetry)
     router = EventRouter(link, caller, dispatcher, owner, idle_timeout_s)
     peer = Peer(link, caller, dispatcher, router, dialled=dialled, call_timeout_s=call_timeout_s)

@@ -6,50 +6,28 @@ import asyncio
 import itertools
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
-from haptera import CallError, DeadlineExceeded, Peer, Request, Service, method
-from haptera.errors import HandlerFailed
+from haptera import CallError, DeadlineExceeded, Peer, Request, Service, dial, listen, method
+from haptera.errors import HandlerFailed, UnknownMethod
 from haptera.testing import connected_peers, virtual_clock
 from tests.unit.peer.hosts import Batches, dispatcher_of, eventually
 
 trace = pytest.importorskip("opentelemetry.trace", reason="the development environment is not complete")
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider  # noqa: E402
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor  # noqa: E402
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter  # noqa: E402
-from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON  # noqa: E402
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF  # noqa: E402
+
+from tests.support.spans import Spans, follows, ids  # noqa: E402
 
 AGREED: dict[str, Any] = {"capabilities": ("pipelining", "request_deadline", "trace_context")}
 
 
-class Spans:
-    """What has been recorded."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.exporter = InMemorySpanExporter()
-        self.use(monkeypatch, ALWAYS_ON)
-
-    def use(self, monkeypatch: pytest.MonkeyPatch, sampler: Any) -> None:
-        provider = TracerProvider(sampler=sampler)
-        provider.add_span_processor(SimpleSpanProcessor(self.exporter))
-        monkeypatch.setattr(trace, "get_tracer", provider.get_tracer)
-
-    def named(self, name: str, kind: str) -> list[ReadableSpan]:
-        finished = self.exporter.get_finished_spans()
-        return [span for span in finished if span.name == name and span.kind is trace.SpanKind[kind]]
-
-    def one(self, name: str, kind: str) -> ReadableSpan:
-        (span,) = self.named(name, kind)
-        return span
-
-
 @pytest.fixture
-def spans(monkeypatch: pytest.MonkeyPatch) -> Iterator[Spans]:
-    return Spans(monkeypatch)  # type: ignore[return-value]
+def spans(monkeypatch: pytest.MonkeyPatch) -> Spans:
+    return Spans(monkeypatch)
 
 
 class Traced(Service):
@@ -103,27 +81,13 @@ async def linked(*services: Service, **configs: Any) -> AsyncIterator[Peer]:
     assert not telemetry._spans
 
 
-def ids(span: ReadableSpan) -> tuple[int, int]:
-    context = span.get_span_context()
-    assert context is not None
-    return context.trace_id, context.span_id
-
-
-def follows(span: ReadableSpan, parent: ReadableSpan) -> bool:
-    return span.parent is not None and (span.parent.trace_id, span.parent.span_id) == ids(parent)
-
-
 @virtual_clock
 async def test_a_call_has_a_span_at_its_client_and_one_behind_it_at_the_server(spans: Spans) -> None:
     async with linked(Traced()) as peer:
         await peer.call("traced", "leaf")
     client, server = spans.one("traced/leaf", "CLIENT"), spans.one("traced/leaf", "SERVER")
     for span in (client, server):
-        assert dict(span.attributes or {}) == {
-            "rpc.system": "haptera",
-            "rpc.service": "traced",
-            "rpc.method": "leaf",
-        }
+        assert dict(span.attributes or {}) == {"rpc.system.name": "haptera", "rpc.method": "traced/leaf"}
         assert span.status.is_ok
     assert client.parent is None
     assert follows(server, client)
@@ -177,6 +141,25 @@ async def test_errors_are_recorded_on_both_sides(spans: Spans) -> None:
             span = spans.one(name, kind)
             assert span.status.status_code is trace.StatusCode.ERROR
             assert (span.attributes or {})["error.type"] == error
+    refused = spans.one("traced/refuses", "CLIENT").attributes or {}
+    assert refused["rpc.response.status_code"] == "10001"
+
+
+@virtual_clock
+async def test_a_name_that_a_stranger_makes_up_is_no_name_of_a_servers_span(spans: Spans) -> None:
+    async with linked(Traced()) as peer:
+        with pytest.raises(UnknownMethod):
+            await peer.call("traced", "made-up")
+    assert (spans.one("_OTHER", "SERVER").attributes or {})["rpc.method"] == "_OTHER"
+    assert (spans.one("traced/made-up", "CLIENT").attributes or {})["rpc.method"] == "traced/made-up"
+
+
+async def test_a_call_names_the_server_that_was_dialled(spans: Spans) -> None:
+    async with listen("haptera://127.0.0.1:0", services=[Traced()]) as server, dial(server.url) as peer:
+        await peer.call("traced", "leaf")
+    attributes = spans.one("traced/leaf", "CLIENT").attributes or {}
+    port = int(server.url.rpartition(":")[2])
+    assert (attributes["server.address"], attributes["server.port"]) == ("127.0.0.1", port)
 
 
 @virtual_clock

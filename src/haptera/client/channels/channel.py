@@ -36,7 +36,9 @@ class Channel(Protocol):
     """
 
     revision: int
-    converting: UnderWay
+
+    @property
+    def converting(self) -> UnderWay: ...
 
     @property
     def server_id(self) -> bytes | None:
