@@ -19,11 +19,11 @@ import pytest
 
 import haptera
 from haptera import forks
-from haptera.client.backoff import Backoff
 from haptera.errors import StorageError
 from haptera.node.commands import ANONYMOUS, Envelope
 from haptera.node.config import NodeConfig
 from haptera.node.node import Node
+from haptera.peer.backoff import Backoff
 from haptera.peer.listen_and_dial import _process_budget
 from haptera.state.operations import Set
 from haptera.testing import node, node_in_thread, proxy

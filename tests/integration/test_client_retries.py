@@ -11,8 +11,8 @@ import pytest
 import haptera
 from haptera import Request, Service
 from haptera.client import connect
-from haptera.client.channels.connector import OLDER_MAX
 from haptera.errors import ConnectionLost, ServerError, failure
+from haptera.peer.connector import OLDER_MAX
 from haptera.testing import VirtualClockLoop, node, proxy, virtual_clock
 from haptera.wire.frame import HEADER_SIZE
 

@@ -7,7 +7,6 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Literal
 
-from haptera.client.backoff import Backoff
 from haptera.client.calls.access_methods import Amounts, RoleInfo, User, Whoami
 from haptera.client.calls.argument_checks import LeaseLike, Value
 from haptera.client.calls.backup_pieces import Backup
@@ -19,7 +18,7 @@ from haptera.client.calls.scan import Scan
 from haptera.client.calls.transact import Compare, Operation, TransactResult
 from haptera.client.calls.transaction import Transaction
 from haptera.client.calls.transaction_calls import transact_form
-from haptera.client.channels.connector import Connector, Dial, Flight, dial_store
+from haptera.client.channels.dial_store import dial_store
 from haptera.client.channels.local_node import dial_local
 from haptera.client.channels.remote_channel import RemoteChannel
 from haptera.client.channels.store_url import (
@@ -43,7 +42,7 @@ from haptera.client.watches.cache import Cache, Callback
 from haptera.client.watches.event import Event
 from haptera.client.watches.watch import Watch
 from haptera.lazy import lazily
-from haptera.peer import DEFAULT, Timeout
+from haptera.peer import DEFAULT, Backoff, Connector, Dial, Flight, Timeout
 from haptera.span_names import is_recorded
 
 if TYPE_CHECKING:

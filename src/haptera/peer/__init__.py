@@ -9,7 +9,9 @@ import logging
 
 from haptera.peer.assembly import assemble
 from haptera.peer.authentication import EXTERNAL, PLAIN, SCRAM, Authenticator
+from haptera.peer.backoff import Backoff, Pauses
 from haptera.peer.call import Answer, Call, CallStream
+from haptera.peer.connector import Connector, Dial, Flight
 from haptera.peer.event_log import EventLog
 from haptera.peer.identity import ANYONE, Identity
 from haptera.peer.keywords import ConnectionOptions
@@ -49,13 +51,18 @@ __all__ = [
     "WORK",
     "Answer",
     "Authenticator",
+    "Backoff",
     "Call",
     "CallStream",
     "ConnectionOptions",
+    "Connector",
     "Credentials",
+    "Dial",
     "EventLog",
+    "Flight",
     "Identity",
     "PasswordUsers",
+    "Pauses",
     "Peer",
     "Request",
     "Server",

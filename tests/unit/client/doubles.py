@@ -8,10 +8,10 @@ from typing import Any, cast
 
 import msgspec
 
-from haptera.client.backoff import Backoff
 from haptera.client.channels.remote_channel import RemoteChannel
 from haptera.errors import ConnectionLost, Failure
 from haptera.peer import Answer, Peer
+from haptera.peer.backoff import Backoff
 from haptera.transport import Address, Place, format_place, parse
 
 SERVER = b"s" * 16

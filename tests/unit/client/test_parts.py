@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from haptera.client import Entry, connect
-from haptera.client.backoff import Backoff
 from haptera.client.calls.argument_checks import checked_timeout, plain_key, plain_value
 from haptera.client.calls.entry import entry_of
 from haptera.client.channels.request_ids import RequestIds
 from haptera.client.channels.store_url import Given, default_url, has_password, locate, user_beside
 from haptera.errors import ConfigurationError
+from haptera.peer.backoff import Backoff
 from haptera.testing import virtual_clock
 
 if TYPE_CHECKING:

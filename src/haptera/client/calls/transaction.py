@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
-from haptera.client.backoff import Backoff
 from haptera.client.calls.argument_checks import (
     LeaseLike,
     Value,
@@ -23,6 +22,7 @@ from haptera.client.calls.argument_checks import (
 )
 from haptera.client.calls.entry import Entry
 from haptera.errors import RevisionCompacted, TransactionConflict
+from haptera.peer import Backoff
 
 if TYPE_CHECKING:
     from types import TracebackType

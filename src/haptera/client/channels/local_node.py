@@ -13,7 +13,7 @@ import stat
 from typing import TYPE_CHECKING, NoReturn
 
 from haptera import defaults
-from haptera.client.channels.connector import dial_store
+from haptera.client.channels.dial_store import dial_store
 from haptera.errors import ConfigurationError
 from haptera.peer import Peer, link_of
 from haptera.transport import url_of

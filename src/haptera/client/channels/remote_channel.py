@@ -26,7 +26,6 @@ import msgspec
 
 from haptera import forks
 from haptera.boot_clock import boot_time_ns
-from haptera.client.backoff import Backoff
 from haptera.client.calls.argument_checks import unsendable
 from haptera.client.calls.change_calls import ChangeMethods
 from haptera.client.calls.key_calls import KvMethods
@@ -40,7 +39,7 @@ from haptera.client.calls.methods import (
     malformed,
 )
 from haptera.client.channels.calls_under_way import UnderWay
-from haptera.client.channels.connector import Connector, Dial, Flight, dial_store
+from haptera.client.channels.dial_store import dial_store
 from haptera.client.channels.item_reader import read_items
 from haptera.client.channels.request_ids import RequestIds
 from haptera.client.channels.retries import StoreCall
@@ -57,7 +56,7 @@ from haptera.errors import (
     failure,
 )
 from haptera.key_rules import size_refusal
-from haptera.peer import Answer, Call, Peer
+from haptera.peer import Answer, Backoff, Call, Connector, Dial, Flight, Peer
 from haptera.transport import is_loopback, wrong_loop
 
 if TYPE_CHECKING:

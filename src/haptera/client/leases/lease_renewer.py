@@ -8,11 +8,11 @@ import math
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from haptera.client.backoff import Pauses
 from haptera.client.leases.instant import Instant
 from haptera.client.leases.kept_lease import KeptLease
 from haptera.errors import HapteraError
 from haptera.key_rules import LEASES_RENEWED_MAX
+from haptera.peer import Pauses
 from haptera.transport import running_loop, wrong_loop
 
 if TYPE_CHECKING:

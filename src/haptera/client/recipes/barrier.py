@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final
 
-from haptera.client.backoff import Pauses
 from haptera.client.calls.argument_checks import checked_int, ttl_ms_of
 from haptera.client.trouble import ends_watch_alone, passes
 from haptera.errors import HapteraError, LeaseLost, LeaseNotFound, WaitTimeout
 from haptera.key_rules import LEASE_TTL_MAX_MS, LEASE_TTL_MIN_MS, key_refusal
-from haptera.peer import Timeout  # noqa: TC001  # who reads a public signature finds its types here
+from haptera.peer import (
+    Pauses,
+    Timeout,  # who reads a public signature finds its types here
+)
 
 if TYPE_CHECKING:
     from haptera.client.calls.transact import Compare

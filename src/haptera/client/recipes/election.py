@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Iterable
 from typing import TYPE_CHECKING
 
-from haptera.client.backoff import Pauses
 from haptera.client.calls.entry import Entry
 from haptera.client.recipes.holding import HeldBlock
 from haptera.client.recipes.line import LINE
 from haptera.client.trouble import ends_watch_alone
 from haptera.errors import HapteraError
-from haptera.peer import DEFAULT, Timeout
+from haptera.peer import DEFAULT, Pauses, Timeout
 
 if TYPE_CHECKING:
     from haptera.client.watches.watch import Watch

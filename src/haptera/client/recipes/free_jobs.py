@@ -7,11 +7,11 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from haptera.client.backoff import Pauses
 from haptera.client.recipes.candidates import PAGE_JOBS, Candidates
 from haptera.client.recipes.queue_keys import READY, are_digits, ready_numbers
 from haptera.client.trouble import ends_watch_alone, passes
 from haptera.errors import HapteraError
+from haptera.peer import Pauses
 
 if TYPE_CHECKING:
     from haptera.client.recipes.job_claims import JobClaims

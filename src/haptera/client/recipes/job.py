@@ -7,14 +7,13 @@ from collections.abc import Awaitable, Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Self
 
-from haptera.client.backoff import Pauses
 from haptera.client.calls.argument_checks import ttl_ms_of
 from haptera.client.calls.transact import Operation  # noqa: TC001  # who reads a public signature finds its types here
 from haptera.client.recipes.interruption import Interruption
 from haptera.client.recipes.queue_keys import ready_text
 from haptera.client.trouble import passes
 from haptera.errors import Code, Fenced, HapteraError, LeaseLost, ServerError, failure
-from haptera.peer import DEFAULT, Timeout
+from haptera.peer import DEFAULT, Pauses, Timeout
 
 if TYPE_CHECKING:
     from types import TracebackType

@@ -10,9 +10,9 @@ import logging
 from bisect import bisect_left
 from typing import TYPE_CHECKING, Final
 
-from haptera.client.backoff import Pauses
 from haptera.client.trouble import ends_watch_alone
 from haptera.errors import HapteraError
+from haptera.peer import Pauses
 
 if TYPE_CHECKING:
     from haptera.client.database import Database

@@ -7,12 +7,12 @@ import random
 from collections import deque
 from typing import TYPE_CHECKING, Final, Self
 
-from haptera.client.backoff import Pauses
 from haptera.client.recipes.candidates import Crowd
 from haptera.client.recipes.free_jobs import FreeJobs
 from haptera.client.recipes.job_claims import LEASE_ENDED, JobClaims
 from haptera.client.trouble import passes
 from haptera.errors import ConnectionLost, HapteraError, IntegerOverflow, NotAnInteger
+from haptera.peer import Pauses
 
 if TYPE_CHECKING:
     from types import TracebackType

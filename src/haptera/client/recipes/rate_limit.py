@@ -6,12 +6,11 @@ import asyncio
 import math
 from typing import TYPE_CHECKING, Final
 
-from haptera.client.backoff import Pauses
 from haptera.client.calls.argument_checks import checked_int, ttl_ms_of
 from haptera.client.trouble import passes
 from haptera.errors import HapteraError
 from haptera.key_rules import INT64_MAX
-from haptera.peer import DEFAULT, Timeout
+from haptera.peer import DEFAULT, Pauses, Timeout
 
 if TYPE_CHECKING:
     from haptera.client.calls.transact import Operation

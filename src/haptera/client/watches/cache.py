@@ -9,13 +9,13 @@ from collections.abc import AsyncGenerator, Callable, Iterator
 from typing import TYPE_CHECKING, Final, Self
 
 from haptera.boot_clock import boot_time_ns
-from haptera.client.backoff import Pauses
 from haptera.client.calls.entry import Entry
 from haptera.client.trouble import ends_watch_alone
 from haptera.client.watches.copy_changes import CopyChanges
 from haptera.client.watches.event import Event
 from haptera.client.watches.freshness import Freshness
 from haptera.errors import ConnectionLost, HapteraError, RevisionCompacted
+from haptera.peer import Pauses
 
 if TYPE_CHECKING:
     from types import TracebackType

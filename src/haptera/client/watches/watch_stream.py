@@ -12,17 +12,15 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
-from haptera.client.backoff import Pauses
-from haptera.client.channels.connector import Connector, Flight
 from haptera.client.channels.item_reader import next_item
 from haptera.client.trouble import LEAVING, passes, passes_soon
 from haptera.client.watches.watched import Happened, WatchPosition, decode_item
 from haptera.errors import ConnectionLost, Failure, ServerError
+from haptera.peer import Connector, Flight, Pauses
 
 if TYPE_CHECKING:
-    from haptera.client.backoff import Backoff
     from haptera.client.calls.methods import Method
-    from haptera.peer import CallStream, Peer
+    from haptera.peer import Backoff, CallStream, Peer
 
 
 class WatchStreams:

@@ -10,12 +10,12 @@ import pytest
 
 import haptera
 from haptera import Database, Entry, Transaction, TransactionConflict, TransactResult
-from haptera.client.backoff import Backoff
 from haptera.client.calls import transaction
 from haptera.client.calls.key_calls import KvMethods
 from haptera.client.calls.methods import Transacted
 from haptera.client.calls.transaction_calls import transact_form
 from haptera.errors import ConnectionLost, RemoteProtocolError, TransactionTooLarge, UnknownMethod
+from haptera.peer.backoff import Backoff
 from haptera.testing import node, virtual_clock
 from tests.support.stores import opened
 from tests.unit.client.doubles import SERVER, Dialler, FakePeer, Sent, channel

@@ -454,7 +454,7 @@ async def test_host_that_has_no_room_now_is_tried_behind_the_others() -> None:
 
 @virtual_clock
 async def test_calls_that_wait_for_a_connection_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("haptera.client.channels.connector.WAITING_MAX", 10)
+    monkeypatch.setattr("haptera.peer.connector.WAITING_MAX", 10)
     peer = FakePeer(server_id=None, capabilities=frozenset())
     db = database(Dialler(peer))
     calls = [asyncio.ensure_future(db.set(f"k{number}", b"v")) for number in range(10)]

@@ -511,7 +511,7 @@ async def test_the_pauses_begin_anew_behind_each_success(monkeypatch: pytest.Mon
         attempts.append(attempt)
         await sleep(0.01)
 
-    monkeypatch.setattr("haptera.client.backoff.Backoff.wait", wait)
+    monkeypatch.setattr("haptera.peer.backoff.Backoff.wait", wait)
     async with troubled() as (db, refusals, _), db.queue("mail").worker(), db.lock("jobs"):
         changes = db.election("leader").changes()
         assert await anext(changes) is None

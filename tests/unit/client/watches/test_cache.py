@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import haptera
-from haptera.client.backoff import Backoff
 from haptera.client.database import Database
 from haptera.client.watches import cache as cache_module
 from haptera.client.watches import freshness
 from haptera.client.watches.cache import STALENESS_MIN_S
 from haptera.errors import ConnectionLost, ServerError, failure
+from haptera.peer.backoff import Backoff
 from haptera.testing import MemoryFileSystem, node, proxy, virtual_clock
 from tests.support.places import URL, Place
 from tests.unit.client.doubles import Dialler, FakePeer, FakeStream, Sent, channel

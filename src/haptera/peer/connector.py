@@ -1,4 +1,4 @@
-"""The one connection of a client: dialled when a call needs it, dialled again when it is lost."""
+"""The one connection to a server: dialled when a call needs it, dialled again when it is lost."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, Protocol
 
 from haptera.errors import Code, ConnectionLost, Failure, ProtocolError, describe, failure
-from haptera.kv_groups import KV_GROUPS
-from haptera.peer import dial_address, link_of
+from haptera.peer.peer import Peer, link_of
 from haptera.transport import format_place
 
 if TYPE_CHECKING:
-    from haptera.client.backoff import Backoff
     from haptera.peer import Peer
+    from haptera.peer.backoff import Backoff
     from haptera.transport import Address, Place
 
 DIAL_SECONDS = 5.0
@@ -55,14 +54,9 @@ FOR_GOOD = frozenset(
 
 
 class Dial(Protocol):
-    """Opens a transport: `dial_store`, or a test's double."""
+    """Opens a transport."""
 
     def __call__(self, address: Address, /, *, timeout: float) -> Awaitable[Peer]: ...
-
-
-async def dial_store(address: Address, /, *, timeout: float) -> Peer:
-    """Dial as :func:`haptera.peer.dial_address` does, and ask for all groups of the kv service."""
-    return await dial_address(address, timeout=timeout, groups=KV_GROUPS)
 
 
 class Flight(Enum):
