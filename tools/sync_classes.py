@@ -247,6 +247,8 @@ class MadeFunction(NamedTuple):
     body: str
     keyword: str = ""
     documentation: str = ""
+    left_out: tuple[str, ...] = ()  # keywords of the source that threads do not have
+    returns: str = ""
 
 
 _THREADS: Final = "Requests that are handled at once, each in a thread of its own; more wait for their turn."
@@ -274,6 +276,8 @@ return Peer(shared.run(lambda: async_dial({arguments}), undo=lambda made: made.a
 """,
         f"handler_threads: int = {HANDLER_THREADS}",
         _THREADS,
+        left_out=("reconnect",),
+        returns="Peer",
     ),
 )
 

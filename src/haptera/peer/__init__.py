@@ -15,6 +15,8 @@ from haptera.peer.connector import Connector, Dial, Flight
 from haptera.peer.event_log import EventLog
 from haptera.peer.identity import ANYONE, Identity
 from haptera.peer.keywords import ConnectionOptions
+from haptera.peer.lasting_peer import LastingPeer
+from haptera.peer.lasting_stream import LastingStream
 from haptera.peer.listen_and_dial import dial, dial_address, listen
 from haptera.peer.own_credential import login_of
 from haptera.peer.password_users import PasswordUsers, verifier_for
@@ -61,6 +63,8 @@ __all__ = [
     "EventLog",
     "Flight",
     "Identity",
+    "LastingPeer",
+    "LastingStream",
     "PasswordUsers",
     "Pauses",
     "Peer",

@@ -5,6 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypedDict
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from haptera.peer.service import Service
     from haptera.wire import Limits
 
 
@@ -46,3 +49,16 @@ class ConnectionOptions(TypedDict, total=False):
     groups: tuple[str, ...] | None
     versions: tuple[int, ...] | None
     grease: bool | None
+
+
+class DialOptions(ConnectionOptions, total=False):
+    """The keywords of ``haptera.dial``, which lists them, beside those of each connection."""
+
+    services: Sequence[Service]
+    timeout: float | None
+    user: str | None
+    password: str | None
+    signing_key: bytes | None
+    compression: bool | None
+    write_timeout_s: float
+    idle_timeout_s: float | None

@@ -8,16 +8,17 @@ import threading
 import time
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Unpack
+from typing import TYPE_CHECKING, Any, Final, Literal, Unpack, overload
 
 import msgspec
 
 from haptera.connection import Budget, Config, Connection, Role, check_keywords
 from haptera.errors import ConfigurationError
-from haptera.opening import opening
+from haptera.opening import Opening, opening
 from haptera.peer.assembly import assemble
 from haptera.peer.authentication import PLAIN
 from haptera.peer.foreign_bytes import judge_dialler, judge_listener
+from haptera.peer.lasting_peer import LastingPeer, dial_lasting
 from haptera.peer.limits import CALL_TIMEOUT_S, WRITE_TIMEOUT_S
 from haptera.peer.own_credential import OwnCredential, login_of
 from haptera.peer.peer import Peer, link_of
@@ -48,7 +49,7 @@ from haptera.wire import Codec, available
 
 if TYPE_CHECKING:
     from haptera.peer.authentication import Authenticator
-    from haptera.peer.keywords import ConnectionOptions
+    from haptera.peer.keywords import ConnectionOptions, DialOptions
     from haptera.peer.link import Link
 
 _SOCKET_MODE: Final = 0o600
@@ -166,10 +167,15 @@ async def listen(
     return server
 
 
+@overload
+def dial(url: str, *, reconnect: Literal[False] = False, **options: Unpack[DialOptions]) -> Opening[Peer]: ...
+@overload
+def dial(url: str, *, reconnect: Literal[True], **options: Unpack[DialOptions]) -> Opening[LastingPeer]: ...
 @opening
 async def dial(
     url: str,
     *,
+    reconnect: bool = False,
     services: Sequence[Service] = (),
     timeout: float | None = 5.0,
     user: str | None = None,
@@ -179,7 +185,7 @@ async def dial(
     write_timeout_s: float = WRITE_TIMEOUT_S,
     idle_timeout_s: float | None = None,
     **options: Unpack[ConnectionOptions],
-) -> Peer:
+) -> Any:
     """Connect to ``url`` and return the peer there, hosting ``services`` for it. ``async with`` closes it at its end.
 
     It returns as soon as the transport is open: the handshake leaves together with the first calls in one write, and
@@ -194,6 +200,9 @@ async def dial(
     The first of all addresses of all hosts to take a connection is used, preferred in their order: one that has not
     answered within 250 ms is joined by the next (RFC 8305).
 
+    With ``reconnect`` it returns a `LastingPeer` when the other side has welcomed the first connection: it dials
+    again, with backoff, for ``timeout`` seconds, and from then on whenever the connection has ended.
+
     Args:
         url: ``haptera://host:port``, of several hosts ``haptera://a:7457,b:7457``, or
             ``haptera+unix:///path/to/socket``. Its options: ``timeout`` (of each call that names no other, in seconds),
@@ -205,6 +214,7 @@ async def dial(
             With ``hapteras://`` in place of ``haptera://`` the
             connection is inside TLS: ``ca=FILE`` has the authorities to trust, which are those of the system unless
             given, and ``cert=FILE&key=FILE`` the certificate of this side.
+        reconnect: Whether a connection that has ended is followed by another.
         services: The services that the other side may call.
         timeout: Seconds that all attempts may take; None for no limit.
         user: The user's name, if the URL has none: ``haptera://user:password@host``, percent-encoded.
@@ -223,17 +233,27 @@ async def dial(
         ConfigurationError: The URL or the value of a keyword cannot be used.
         TypeError, ValueError: ``timeout`` is not a number of seconds above 0.
     """
-    return await dial_address(
-        parse(url),
-        services=services,
-        timeout=timeout,
-        user=user,
-        password=password,
-        signing_key=signing_key,
-        compression=compression,
-        write_timeout_s=write_timeout_s,
-        idle_timeout_s=idle_timeout_s,
-        **options,
+    address = parse(url)
+
+    async def dial_once(places: Address, /, *, timeout: float | None) -> Peer:
+        return await dial_address(
+            places,
+            services=services,
+            timeout=timeout,
+            user=user,
+            password=password,
+            signing_key=signing_key,
+            compression=compression,
+            write_timeout_s=write_timeout_s,
+            idle_timeout_s=idle_timeout_s,
+            **options,
+        )
+
+    if not reconnect:
+        return await dial_once(address, timeout=timeout)
+    asked = read_options(address).timeout
+    return await dial_lasting(
+        address, dial_once, timeout=timeout, call_timeout_s=CALL_TIMEOUT_S if asked is None else asked
     )
 
 
