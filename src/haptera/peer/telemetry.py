@@ -146,8 +146,10 @@ class Telemetry:
         span.end()
 
     def _refuse(self, span: Any, reason: Failure) -> None:
+        """Note an error that was answered. A missing key is an answer, and no error."""
         span.set_attribute(RPC_STATUS_CODE, str(reason.code))
-        self._fail(span, reason.name, reason.message)
+        if reason.code != Code.KEY_NOT_FOUND:
+            self._fail(span, reason.name, reason.message)
 
     def _fail(self, span: Any, name: str, message: str) -> None:
         span.set_attribute(ERROR_TYPE, name)

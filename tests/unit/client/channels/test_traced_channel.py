@@ -90,8 +90,10 @@ async def test_a_refusal_is_an_error_and_a_missing_key_is_not(spans: Spans) -> N
     )
     assert refused.status.status_code is trace.StatusCode.ERROR
     assert attributes(missing)["db.response.status_code"] == str(int(haptera.Code.KEY_NOT_FOUND))
-    assert "error.type" not in attributes(missing)
-    assert missing.status.is_unset
+    for span in (missing, spans.one("kv/get", "SERVER")):
+        assert "error.type" not in attributes(span)
+        assert span.status.is_unset
+    assert attributes(spans.one("kv/set", "SERVER"))["error.type"] == "VERSION_MISMATCH"
 
 
 @virtual_clock
