@@ -74,6 +74,10 @@ def asynchronous(name: str) -> Any:
     return getattr(haptera, name, None) or getattr(haptera.client, name)
 
 
+#: A peer that comes back has a task of its own that dials, and no class for threads.
+PARAMETERS_LEFT_OUT = {("dial", "reconnect")}
+
+
 def shown(class_: type) -> set[str]:
     return {name for name in dir(class_) if not name.startswith("_")}
 
@@ -105,7 +109,8 @@ def test_a_call_has_the_parameters_of_its_asynchronous_one_and_nothing_to_await(
             continue
         assert inspect.isfunction(theirs)
         own = {"handler_threads"} if member == "" else set()
-        parameters, expected = (inspect.signature(each).parameters for each in (ours, theirs))
+        parameters, expected = (dict(inspect.signature(each).parameters) for each in (ours, theirs))
+        expected = {each: expected[each] for each in expected if (name, each) not in PARAMETERS_LEFT_OUT}
         assert [each for each in parameters if each not in own] == list(expected)
         for each, parameter in expected.items():
             assert parameters[each].default == parameter.default
