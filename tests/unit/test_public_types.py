@@ -6,9 +6,13 @@ Each of them is ignored by its code, so that `make lint` fails where the type ch
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
 
 import haptera
 from haptera import Limits, Peer, Request, Service, dial, listen, method
+
+if TYPE_CHECKING:
+    from haptera.peer import LastingPeer
 
 
 class Typed(Service):
@@ -54,8 +58,11 @@ async def opened(url: str) -> None:
     await listen(url, ping_interval_s=1)  # type: ignore[call-arg]
     await listen(url, ping_interval_ms="1000")  # type: ignore[arg-type]
     await listen(url, services=[Typed])  # type: ignore[list-item]
-    await dial(url, on_peer=print)  # type: ignore[call-arg]
-    await dial(url, limits=64)  # type: ignore[arg-type]
+    await dial(url, on_peer=print)  # type: ignore[call-overload]
+    await dial(url, limits=64)  # type: ignore[call-overload]
+    lasting: LastingPeer = await dial(url, reconnect=True)
+    present: Peer | None = lasting.peer
+    assert present is None
     peer: Peer = await dial(url, budget=1 << 20)
     answer: bytes = await peer.call("typed", "one")
     await peer.call("typed", "one", answer.decode())  # type: ignore[arg-type]

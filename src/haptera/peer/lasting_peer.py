@@ -45,10 +45,12 @@ class LastingPeer:
 
     def __del__(self) -> None:
         task: asyncio.Task[None] | None = getattr(self, "_task", None)  # none after an error in __init__
-        if task is None or task.done() or self._connector.closed or not self._home.present:
+        if task is None or self._connector.closed or self._home.forked_from:
             return
-        warn_unclosed(self, f"haptera.LastingPeer {self._shown}")
-        self._home.loop.call_soon_threadsafe(task.cancel)  # the collector may run in any thread
+        if not task.done() or self._connector.connection_open:
+            warn_unclosed(self, f"haptera.LastingPeer {self._shown}")
+        if self._home.present:
+            self._home.loop.call_soon_threadsafe(task.cancel)  # the collector may run in any thread
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else "connected" if self.connected else "not connected"

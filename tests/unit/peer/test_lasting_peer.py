@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from haptera.authentication import PasswordUsers, verifier_for
 from haptera.errors import AuthenticationFailed, ConfigurationError, ConnectionLost, HandlerFailed, WrongLoop
 from haptera.peer import LastingPeer, lasting_peer
 from haptera.testing import virtual_clock
+from haptera.testing.nodes import node_in_thread
 from tests.unit.peer.hosts import eventually
 
 if TYPE_CHECKING:
@@ -398,6 +400,20 @@ async def test_one_that_is_dropped_open_is_told() -> None:
             held.clear()
         await connection.aclose()
         await asyncio.sleep(0)
+
+
+def test_one_that_is_open_at_the_end_of_its_loop_is_told() -> None:
+    held: list[LastingPeer] = []
+
+    async def main(url: str) -> None:
+        held.append(await dial(url, reconnect=True))
+
+    with node_in_thread(storage="memory", listen="tcp") as url:
+        asyncio.run(main(url))
+        with pytest.warns(ResourceWarning) as warned:  # noqa: PT031  # the transport is told as well
+            held.clear()
+            gc.collect()
+    assert "unclosed haptera.LastingPeer" in [str(each.message).partition(" haptera://")[0] for each in warned]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system does not fork")

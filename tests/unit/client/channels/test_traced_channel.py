@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import haptera
+import haptera.sync
 from haptera import Database, Request, Service, method
 from haptera.client import connect
 from haptera.client.channels.remote_channel import RemoteChannel
 from haptera.errors import ConnectionLost
 from haptera.testing import node, proxy, virtual_clock
+from haptera.testing.nodes import node_in_thread
 
 trace = pytest.importorskip("opentelemetry.trace", reason="the development environment is not complete")
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF  # noqa: E402
@@ -228,6 +230,18 @@ async def test_a_span_of_the_program_is_the_parent_of_its_calls(spans: Spans) ->
         with trace.get_tracer("test").start_as_current_span("outside") as outside:
             await db.get("a")
     assert follows(spans.one("get kv", "CLIENT"), outside)
+
+
+def test_calls_of_threads_are_behind_the_spans_of_their_threads(spans: Spans) -> None:
+    with (
+        node_in_thread(storage="memory", listen="tcp") as url,
+        haptera.sync.connect(url) as db,
+        trace.get_tracer("test").start_as_current_span("outside") as outside,
+    ):
+        db.set("a", "1")
+        assert [entry.key for entry in db.scan()] == ["a"]
+    assert follows(spans.one("set kv", "CLIENT"), outside)
+    assert follows(spans.one("scan kv", "CLIENT"), outside)
 
 
 async def test_a_store_in_this_process_has_spans_without_a_server(spans: Spans, tmp_path: Path) -> None:
