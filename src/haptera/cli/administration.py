@@ -76,7 +76,7 @@ def show_rows(
     if client.as_json:
         for row in rows:
             output.json_line(row)
-    elif output.is_terminal():
+    elif output.as_tables():
         output.table(columns, map(cells, rows))
     else:
         for row in rows:

@@ -10,13 +10,14 @@ import click
 from haptera.cli import output
 from haptera.cli.client_command import Client, client_options, fence_option
 from haptera.cli.exit_codes import DONE, NO
+from haptera.cli.key_names import KEY
 
 if TYPE_CHECKING:
     from haptera.client import Database
 
 
 @click.command()
-@click.option("--prefix", metavar="TEXT", help="The keys that begin with this.")
+@click.option("--prefix", type=KEY, metavar="TEXT", help="The keys that begin with this.")
 @click.option("--all", "everything", is_flag=True, help="Every key of the store.")
 @click.option("--yes", is_flag=True, help="Ask nothing.")
 @fence_option

@@ -6,9 +6,9 @@ import asyncio
 import functools
 import os
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, TypedDict, cast
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, cast
 
 import click
 
@@ -16,8 +16,10 @@ from haptera.cli import output
 from haptera.cli.certificate_login import certificate_step
 from haptera.cli.exit_codes import CANNOT_WRITE, INTERRUPTED
 from haptera.cli.failures import EFFECTS, Target, tell
+from haptera.cli.key_names import KEY
 from haptera.cli.library_warnings import warnings_shown
 from haptera.cli.numbers import Number
+from haptera.cli.open_store import OpenStore, check_no_other_store, open_store
 from haptera.client import (
     PASSWORD_VARIABLE,
     URL_VARIABLE,
@@ -39,6 +41,9 @@ from haptera.peer import read_password_file
 
 if TYPE_CHECKING:
     from haptera.peer import Peer
+
+
+T = TypeVar("T")
 
 
 class Span(TypedDict, total=False):
@@ -82,6 +87,23 @@ class Client:
         self._databases: list[Database] = []
         self._dialled: str | None = None  # the URL of connections without a database
         self._welcomed = False
+        self._opened: OpenStore | None = None
+
+    @classmethod
+    def on_open_store(cls, opened: OpenStore, as_json: bool) -> Client:
+        """The client of one of the commands that share a store: with its URL, its credential and its timeout."""
+        shared = opened.client
+        client = cls(shared.url, shared.timeout, as_json)
+        client._given = shared.given
+        client._databases = [opened.database]
+        client._opened = opened
+        return client
+
+    def at(self, url: str) -> Client:
+        """The same client of another way to say the URL. Raises ``UsageError`` where it is said twice."""
+        if self.url is not None:
+            raise click.UsageError("a URL is given twice")
+        return Client(url, self.timeout, self.as_json, self.wait, self._user, self._password_file)
 
     @property
     def given(self) -> Given:
@@ -169,7 +191,7 @@ class Client:
             output.require()
         try:
             with warnings_shown():
-                code = asyncio.run(self._run(work))
+                code = self.finish(self._run(work)) if self._opened is None else self._opened.carry_out(work)
             output.flush()
         except HapteraError as error:
             known = step(error) or certificate_step(error, self.url)
@@ -192,6 +214,10 @@ class Client:
     async def _run(self, work: Callable[[Database], Awaitable[int]]) -> int:
         async with self.connect() as db:
             return await work(db)
+
+    def finish(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine to its end: on the loop of the open store, which lives on meanwhile, if there is one."""
+        return asyncio.run(coroutine) if self._opened is None else self._opened.run(coroutine)
 
     def run_shown(self, work: Callable[[], int]) -> int:
         """Run something else than calls to a database, and report its warnings and errors in the same way."""
@@ -250,11 +276,22 @@ def client_options(timeout: float = 5.0) -> Callable[[Callable[..., int]], Calla
             password_file: str | None,
             **arguments: Any,
         ) -> int:
-            return function(client=Client(url, timeout, as_json, wait, user, password_file), **arguments)
+            opened = open_store()
+            if opened is None:
+                client = Client(url, timeout, as_json, wait, user, password_file)
+            else:
+                check_no_other_store(url=url, user=user, password_file=password_file, wait=wait, timeout=_is_given())
+                client = Client.on_open_store(opened, as_json or output.form() == "json")
+            return function(client=client, **arguments)
 
         return wrapper
 
     return decorate
+
+
+def _is_given() -> bool:
+    """Whether the command line of this command has a ``--timeout``."""
+    return click.get_current_context().get_parameter_source("timeout") is click.core.ParameterSource.COMMANDLINE
 
 
 def fence_option(function: Callable[..., int]) -> Callable[..., int]:
@@ -270,9 +307,9 @@ def fence_option(function: Callable[..., int]) -> Callable[..., int]:
 def range_options(function: Callable[..., int]) -> Callable[..., int]:
     """Add ``--prefix``, ``--start``, ``--end`` and ``--glob``; the command gets them as ``span``."""
 
-    @click.option("--prefix", metavar="TEXT", help="Keys that begin with this.")
-    @click.option("--start", metavar="KEY", help="Keys from this one on.")
-    @click.option("--end", metavar="KEY", help="Keys before this one.")
+    @click.option("--prefix", type=KEY, metavar="TEXT", help="Keys that begin with this.")
+    @click.option("--start", type=KEY, metavar="KEY", help="Keys from this one on.")
+    @click.option("--end", type=KEY, metavar="KEY", help="Keys before this one.")
     @click.option("--glob", metavar="PATTERN", help="Keys that match, such as 'user/*/name'.")
     @functools.wraps(function)
     def wrapper(prefix: str | None, start: str | None, end: str | None, glob: str | None, **arguments: Any) -> int:

@@ -8,6 +8,7 @@ import click
 
 from haptera.cli.client_command import Client, client_options, fence_option
 from haptera.cli.exit_codes import DONE, NO
+from haptera.cli.key_names import KEY
 from haptera.key_rules import VERSION_MAX
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("keys", nargs=-1, required=True, metavar="KEY...")
+@click.argument("keys", nargs=-1, required=True, type=KEY, metavar="KEY...")
 @click.option(
     "--if-version", type=click.IntRange(0, VERSION_MAX), metavar="N", help="Only if the one KEY has this version."
 )

@@ -9,6 +9,7 @@ import click
 from haptera.cli import output
 from haptera.cli.client_command import Client, client_options
 from haptera.cli.exit_codes import DONE, FAILED
+from haptera.cli.key_names import KEY
 from haptera.cli.moments import PastMoment, RevisionOrTime
 from haptera.cli.transfer import field_escapes
 
@@ -25,7 +26,7 @@ Differences = dict[str, tuple["bytes | None", "bytes | None"]]
 @click.command()
 @click.option("--from", "before", type=RevisionOrTime(), required=True, metavar="MOMENT", help="The store before.")
 @click.option("--to", "after", type=RevisionOrTime(), metavar="MOMENT", help="The store after; now.")
-@click.option("--prefix", metavar="TEXT", default="", help="Only keys that begin with this.")
+@click.option("--prefix", type=KEY, metavar="TEXT", default="", help="Only keys that begin with this.")
 @client_options()
 def command(before: PastMoment, after: PastMoment | None, prefix: str, client: Client) -> int:
     """List the keys whose value differs between two moments, in key order.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from typing import TYPE_CHECKING, Final
 
@@ -57,7 +56,7 @@ def command(client: Client, data_dir: str | None) -> int:
             answer = await peer.call("server", "doctor", msgspec.msgpack.encode(()), timeout=timeout)
             return _found(_decoder.decode(answer))
 
-    return client.run_shown(lambda: _tell(asyncio.run(ask()), client))
+    return client.run_shown(lambda: _tell(client.finish(ask()), client))
 
 
 def _look_at(path: str, client: Client) -> int:
@@ -82,7 +81,7 @@ def _tell(found: list[Found], client: Client) -> int:
         output.json_line({"findings": [dict(zip(_FIELDS, each, strict=True)) for each in found]})
     elif not found:
         output.line("nothing was found")
-    elif output.is_terminal():
+    elif output.as_tables():
         output.table(["severity", "finding", "next step"], [(each[0], each[2], each[3]) for each in found])
     else:
         for each in found:

@@ -8,6 +8,7 @@ import click
 
 from haptera.cli.client_command import Client, client_options, fence_option
 from haptera.cli.exit_codes import DONE
+from haptera.cli.key_names import KEY
 from haptera.cli.numbers import TTL
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("key")
+@click.argument("key", type=KEY)
 @click.argument("seconds", type=TTL)
 @fence_option
 @client_options()

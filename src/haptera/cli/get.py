@@ -10,6 +10,7 @@ from haptera.cli import output
 from haptera.cli.client_command import Client, client_options
 from haptera.cli.exit_codes import DONE, NO
 from haptera.cli.failures import tell
+from haptera.cli.key_names import KEY
 from haptera.cli.moments import PastMoment, moment_options
 from haptera.cli.transfer.write_rows import tsv
 from haptera.errors import Code, ServerError, failure
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("keys", nargs=-1, required=True, metavar="KEY...")
+@click.argument("keys", nargs=-1, required=True, type=KEY, metavar="KEY...")
 @click.option("--raw", is_flag=True, help="Write the value byte for byte and nothing else.")
 @moment_options
 @client_options()
@@ -56,7 +57,7 @@ async def _one(db: Database, key: str, moment: PastMoment, as_json: bool, raw: b
 async def _several(db: Database, keys: tuple[str, ...], moment: PastMoment, as_json: bool) -> int:
     found = await db.get_many(keys, **moment)
     entries = [entry for entry in found if entry is not None]
-    if output.is_terminal() and not as_json:
+    if output.as_tables() and not as_json:
         if entries:
             output.table(["key", "value", "version"], map(_cells, entries))
     else:

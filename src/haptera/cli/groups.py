@@ -48,7 +48,7 @@ class LazyGroup(click.Group):
         return command
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        if not args:
+        if not args and not ctx.resilient_parsing:
             from haptera.cli import output
 
             output.to_standard_error(ctx.get_help())

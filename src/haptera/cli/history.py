@@ -10,6 +10,7 @@ import click
 from haptera.cli import output
 from haptera.cli.client_command import Client, client_options
 from haptera.cli.exit_codes import DONE, NO
+from haptera.cli.key_names import KEY
 from haptera.cli.transfer import field_escapes
 from haptera.key_rules import VERSION_MAX
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("key")
+@click.argument("key", type=KEY)
 @click.option(
     "--after", type=click.IntRange(0, VERSION_MAX), metavar="VERSION", default=0, help="Versions above this one."
 )

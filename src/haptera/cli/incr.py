@@ -9,6 +9,7 @@ import click
 
 from haptera.cli.client_command import Client, client_options, fence_option
 from haptera.cli.exit_codes import DONE
+from haptera.cli.key_names import KEY
 from haptera.key_rules import INT64_MAX, INT64_MIN
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class NegativeNumbers(click.Command):
 
 
 @click.command(cls=NegativeNumbers)
-@click.argument("key")
+@click.argument("key", type=KEY)
 @click.argument("delta", type=INTEGER, default=1, required=False)
 @click.option("--initial", type=INTEGER, default=0, metavar="N", help="Where a new key starts from; 0 by default.")
 @fence_option

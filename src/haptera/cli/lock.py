@@ -14,6 +14,7 @@ from haptera.cli import output
 from haptera.cli.client_command import Client, client_options
 from haptera.cli.exit_codes import NOT_EXECUTABLE, NOT_FOUND, OF_LOCK, SIGNALLED, listed
 from haptera.cli.held_process import HeldProcess
+from haptera.cli.key_names import KEY
 from haptera.cli.numbers import LEASE_TTL, Number
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ PASSED_ON: Final = (
 
 
 @click.command(epilog=listed(OF_LOCK))
-@click.argument("key")
+@click.argument("key", type=KEY)
 @click.argument("arguments", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- COMMAND...")
 @click.option(
     "--ttl",

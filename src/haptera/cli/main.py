@@ -1,19 +1,14 @@
-"""The entry point of the command line, and how every command ends.
-
-A command returns its exit code (`haptera.cli.exit_codes`) or raises; docs/command-line.md lists the meanings.
-"""
+"""The entry point of the command line: its commands, and how one of them is run."""
 
 from __future__ import annotations
 
-import errno
 import sys
-import traceback
 from collections.abc import Sequence
 from typing import Final, NoReturn
 
 from haptera import defaults
 from haptera.cli import standard_streams
-from haptera.cli.exit_codes import CANNOT_WRITE, DONE, FAILED, INTERRUPTED, OF_CLIENTS, listed
+from haptera.cli.exit_codes import OF_CLIENTS, listed
 from haptera.cli.extras import how_to_install
 
 try:
@@ -35,6 +30,7 @@ except ModuleNotFoundError as missing:  # the base install
 #: command is the ``command`` of the module of its name under ``haptera.cli``.
 COMMANDS: Final = {
     "serve": "Serve a store from a data directory.",
+    "shell": "Type commands, with completion and a history.",
     "get": "Write the values of keys.",
     "set": "Store a value under a key.",
     "del": "Delete keys.",
@@ -78,9 +74,6 @@ COMMANDS: Final = {
 
 #: The modules of commands whose names are words of Python, or none of its names.
 MODULES: Final = {"del": "delete", "import": "import_file", "dev-certs": "dev_certs"}
-
-#: An `OSError` with one of these that reaches `main` is of standard output: click and rich write to it themselves.
-OUTPUT_ERRORS: Final = frozenset({errno.EBADF, errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EPIPE})
 
 
 def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
@@ -132,72 +125,8 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
 
 def _run(args: list[str]) -> int:
     from haptera.cli import output
+    from haptera.cli.endings import ended
 
     options = args[: args.index("--")] if "--" in args else args
     with output.errors_as_json("--json" in options):
-        return _ended(args)
-
-
-def _ended(args: list[str]) -> int:
-    """Run a command, and give the exit code for its result or its exception."""
-    from haptera.cli import output
-
-    try:
-        result = group.main(args=args, prog_name="haptera", standalone_mode=False)
-        output.flush()
-    except output.OutputError as error:
-        return _not_written(error)
-    except OSError as error:
-        if error.errno in OUTPUT_ERRORS:
-            return _not_written(output.output_error(error))
-        return _broken()
-    except click.ClickException as error:
-        _tell_usage(error)
-        return error.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        return INTERRUPTED
-    except ModuleNotFoundError as error:
-        advice = how_to_install(error, args)
-        if advice is None:
-            return _broken()
-        message, code = advice
-        output.error(message, {"message": message}, code)
-        return code
-    except Exception:
-        return _broken()
-    return result if isinstance(result, int) else DONE
-
-
-def _not_written(error: Exception) -> int:
-    """End a command whose result standard output did not take; a reader that has had enough is no error."""
-    from haptera.cli import output
-
-    if isinstance(error, output.ReaderGone):
-        return DONE
-    output.error(str(error), {"message": str(error)}, CANNOT_WRITE)
-    return CANNOT_WRITE
-
-
-def _broken() -> int:
-    """A mistake of this program, which must not look like an answer of the store."""
-    from haptera.cli import output
-
-    output.to_standard_error(traceback.format_exc().rstrip())
-    return FAILED
-
-
-def _tell_usage(error: click.ClickException) -> None:
-    """Report a mistake in the arguments as click does, but show no argument to a terminal as it came."""
-    from haptera.cli import output
-
-    message = error.format_message()
-    context = error.ctx if isinstance(error, click.UsageError) else None
-    if context is None:
-        output.error(message, {"message": message}, error.exit_code)
-        return
-    output.error(
-        message,
-        {"message": message},
-        error.exit_code,
-        before=f"{context.get_usage()}\nTry '{context.command_path} -h' for help.\n",
-    )
+        return ended(lambda: group.main(args=args, prog_name="haptera", standalone_mode=False), args)

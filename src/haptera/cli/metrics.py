@@ -40,7 +40,7 @@ def command(client: Client, names: tuple[str, ...], watch: float | None) -> int:
     Into a pipe, each is a line: name, tab, value; with --watch the time comes first. With --json each sample is
     one line. Exit code 1: a NAME that no metric's name begins with.
     """
-    return client.run_shown(lambda: asyncio.run(_run(client, names, watch)))
+    return client.run_shown(lambda: client.finish(_run(client, names, watch)))
 
 
 async def _run(client: Client, names: tuple[str, ...], watch: float | None) -> int:
@@ -97,7 +97,7 @@ async def _within(deadline: float | None, stream: CallStream) -> AsyncIterator[b
 def _show(client: Client, values: Metrics) -> None:
     if client.as_json:
         output.json_line(values)
-    elif output.is_terminal():
+    elif output.as_tables():
         output.table(["metric", "value"], [[name, _text(value)] for name, value in values.items()])
     else:
         for name, value in values.items():

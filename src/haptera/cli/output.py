@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
 
@@ -21,6 +21,9 @@ from haptera.errors import printable
 
 if TYPE_CHECKING:
     from haptera.client import Entry
+
+#: Characters of one cell of a table: a dozen lines of a terminal. A value may have 8 MiB.
+CELL_LENGTH_MAX: Final = 1000
 
 _encode_json = msgspec.json.Encoder(enc_hook=repr).encode
 
@@ -46,8 +49,55 @@ def errors_as_json(wanted: bool) -> Iterator[None]:
         _errors_as_json.reset(token)
 
 
+#: The forms of results.
+FORMS: Final = ("plain", "table", "json")
+_form: ContextVar[str | None] = ContextVar("form", default=None)
+
+
+@contextmanager
+def in_form(wanted: str | None) -> Iterator[None]:
+    """Within the block results have one of the `FORMS`; None: tables on a terminal, and else plain lines."""
+    token = _form.set(wanted)
+    try:
+        yield
+    finally:
+        _form.reset(token)
+
+
+def form() -> str | None:
+    """The form that is asked for, if one is."""
+    return _form.get()
+
+
+def as_tables() -> bool:
+    """Whether results are tables for people, and no plain lines."""
+    asked = _form.get()
+    return is_terminal() if asked is None else asked == "table"
+
+
 def is_terminal() -> bool:
     return sys.stdout.isatty()
+
+
+class Sink(Protocol):
+    """Takes results in the place of standard output."""
+
+    def write(self, data: bytes, /) -> object: ...
+
+    def flush(self) -> object: ...
+
+
+_sink: ContextVar[Sink | None] = ContextVar("sink", default=None)
+
+
+@contextmanager
+def written_to(sink: Sink) -> Iterator[None]:
+    """Within the block, and in tasks that it begins, ``sink`` takes lines of results."""
+    token = _sink.set(sink)
+    try:
+        yield
+    finally:
+        _sink.reset(token)
 
 
 def require() -> None:
@@ -60,7 +110,7 @@ def require() -> None:
 def write(data: bytes) -> None:
     """Bytes to standard output as they are. Raises `ReaderGone` when its reader has gone, else `OutputError`."""
     try:
-        sys.stdout.buffer.write(data)
+        (_sink.get() or sys.stdout.buffer).write(data)
     except OSError as error:
         raise output_error(error) from None
 
@@ -72,7 +122,7 @@ def line(text: str) -> None:
 def flush() -> None:
     """Send on the text that `write` took. Raises as it does."""
     try:
-        sys.stdout.buffer.flush()
+        (_sink.get() or sys.stdout.buffer).flush()
     except OSError as error:
         raise output_error(error) from None
 
@@ -205,6 +255,13 @@ def table_width(lines: Sequence[Sequence[str]]) -> int:
     return sum(max(map(len, column)) + 3 for column in zip(*lines, strict=True)) + 1
 
 
+def _cell(text: str) -> str:
+    """Text for a cell. Of a long one the beginning is shown, because the rows behind it are of use too."""
+    if len(text) <= CELL_LENGTH_MAX:
+        return shown(text)
+    return f"{shown(text[:CELL_LENGTH_MAX])}… ({len(text):,} characters)"
+
+
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """A table in colour on a terminal; tab-separated lines where the package rich is missing."""
     try:
@@ -220,6 +277,6 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     for position, column in enumerate(columns):
         grid.add_column(column, style="cyan" if position == 0 else None, overflow="fold")
     for row in rows:
-        grid.add_row(*(Text(shown(cell)) for cell in row))
+        grid.add_row(*(Text(_cell(cell)) for cell in row))
     flush()
     Console(file=sys.stdout).print(grid)

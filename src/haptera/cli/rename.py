@@ -8,14 +8,15 @@ import click
 
 from haptera.cli.client_command import Client, client_options, fence_option
 from haptera.cli.exit_codes import DONE
+from haptera.cli.key_names import KEY
 
 if TYPE_CHECKING:
     from haptera.client import Database
 
 
 @click.command()
-@click.argument("key")
-@click.argument("new_key")
+@click.argument("key", type=KEY)
+@click.argument("new_key", type=KEY)
 @click.option("--if-absent", is_flag=True, help="Only if there is no NEW_KEY.")
 @fence_option
 @client_options()

@@ -9,6 +9,7 @@ import click
 from haptera.cli import output
 from haptera.cli.client_command import Client, client_options, fence_option
 from haptera.cli.exit_codes import DONE, NO
+from haptera.cli.key_names import KEY
 from haptera.key_rules import VERSION_MAX
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("key")
+@click.argument("key", type=KEY)
 @click.option(
     "--to-version", type=click.IntRange(1, VERSION_MAX), required=True, metavar="N", help="The version to go back to."
 )

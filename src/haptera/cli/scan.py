@@ -9,6 +9,7 @@ import click
 from haptera.cli import output
 from haptera.cli.client_command import Client, Span, client_options, range_options
 from haptera.cli.exit_codes import DONE
+from haptera.cli.key_names import KEY
 from haptera.cli.moments import PastMoment, moment_options
 from haptera.cli.transfer import field_escapes
 from haptera.cli.transfer.write_rows import tsv
@@ -23,7 +24,7 @@ TABLE_ROWS = 500
 
 @click.command()
 @range_options
-@click.option("--after", metavar="KEY", help="Keys behind this one, in the order of the scan: the next page.")
+@click.option("--after", type=KEY, metavar="KEY", help="Keys behind this one, in the order of the scan: the next page.")
 @click.option("--limit", type=click.IntRange(0, VERSION_MAX), metavar="N", help="The most entries to list.")
 @click.option("--reverse", is_flag=True, help="From the last key to the first.")
 @click.option("--keys-only", is_flag=True, help="Keys without values.")
@@ -50,7 +51,7 @@ def command(
             if client.as_json:
                 async for entry in entries:
                     output.json_line(output.entry_fields(entry, with_value=not keys_only))
-            elif output.is_terminal():
+            elif output.as_tables():
                 await _tables(entries, keys_only)
             else:
                 async for entry in entries:

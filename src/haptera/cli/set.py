@@ -10,6 +10,7 @@ import click
 
 from haptera.cli.client_command import Client, client_options, fence_option
 from haptera.cli.exit_codes import DONE
+from haptera.cli.key_names import KEY
 from haptera.cli.numbers import TTL
 from haptera.key_rules import VALUE_SIZE_MAX, VERSION_MAX
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("key")
+@click.argument("key", type=KEY)
 @click.argument("value")
 @click.option("--if-version", type=click.IntRange(0, VERSION_MAX), metavar="N", help="Only if KEY has this version.")
 @click.option("--if-absent", is_flag=True, help="Only if there is no KEY.")

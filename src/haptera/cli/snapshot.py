@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
 import click
@@ -28,7 +27,7 @@ def command(client: Client) -> int:
     snapshots by itself; another one is of use before an upgrade or a planned restart. Ctrl-C ends the wait and not the
     snapshot.
     """
-    return client.run_shown(lambda: asyncio.run(_run(client)))
+    return client.run_shown(lambda: client.finish(_run(client)))
 
 
 async def _run(client: Client) -> int:

@@ -36,7 +36,7 @@ def command(client: Client) -> int:
         status = {"url": db.reached, **{name: _plain(value) for name, value in said.items()}}
         if client.as_json:
             output.json_line(status)
-        elif output.is_terminal():
+        elif output.as_tables():
             output.table(["", "value"], [_row(name, value) for name, value in status.items()])
         else:
             for name, value in status.items():

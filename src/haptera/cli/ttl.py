@@ -8,13 +8,14 @@ import click
 
 from haptera.cli.client_command import Client, client_options
 from haptera.cli.exit_codes import DONE
+from haptera.cli.key_names import KEY
 
 if TYPE_CHECKING:
     from haptera.client import Database
 
 
 @click.command()
-@click.argument("key")
+@click.argument("key", type=KEY)
 @client_options()
 def command(key: str, client: Client) -> int:
     """Write how many seconds KEY has still to live, or none if it does not expire.

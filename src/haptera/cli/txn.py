@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 #: Bytes of a file: a message has 16 MiB, and a byte of a value takes six in JSON at most.
 FILE_SIZE_MAX: Final = 96 * 1024 * 1024
 
-_PARTS: Final = ("compare", "then", "otherwise")
+PARTS: Final = ("compare", "then", "otherwise")
 
 
 class Part(NamedTuple):
@@ -66,7 +66,7 @@ def command(file: str, fence: int | None, client: Client) -> int:
         raise click.UsageError(f"cannot read {name}: {error.strerror or error}") from None
     with raw:
         parts = read_parts(raw)
-    return client.run(lambda db: _transact(db, parts, fence, client), change=True)
+    return client.run(lambda db: transact(db, parts, fence, client), change=True)
 
 
 def read_parts(file: BinaryIO) -> dict[str, list[Part]]:
@@ -76,7 +76,7 @@ def read_parts(file: BinaryIO) -> dict[str, list[Part]]:
         data += piece
         if len(data) > FILE_SIZE_MAX:
             raise click.UsageError(f"the file is larger than {output.size(FILE_SIZE_MAX)}")
-    parts: dict[str, list[Part]] = {name: [] for name in _PARTS}
+    parts: dict[str, list[Part]] = {name: [] for name in PARTS}
     for number, line in enumerate(bytes(data).removeprefix(codecs.BOM_UTF8).splitlines(), 1):
         if not line.strip() or line.startswith(b"#"):
             continue
@@ -90,8 +90,8 @@ def read_parts(file: BinaryIO) -> dict[str, list[Part]]:
 
 def _part(line: bytes) -> tuple[str, tuple[Any, ...]]:
     found = json.loads(line.decode(), object_pairs_hook=_members, parse_constant=_no_number)
-    if not isinstance(found, dict) or len(found) != 1 or not found.keys() <= set(_PARTS):
-        raise ValueError(f"an object has one member: {', '.join(_PARTS)}")
+    if not isinstance(found, dict) or len(found) != 1 or not found.keys() <= set(PARTS):
+        raise ValueError(f"an object has one member: {', '.join(PARTS)}")
     ((name, elements),) = found.items()
     if not isinstance(elements, list):
         raise ValueError(f"the member {name} is an array")
@@ -126,8 +126,9 @@ def _value(element: Any) -> Any:
     return base64.b64decode(element["base64"], validate=True)
 
 
-async def _transact(db: Database, parts: dict[str, list[Part]], fence: int | None, client: Client) -> int:
-    compare, then, otherwise = ([part.plain for part in parts[name]] for name in _PARTS)
+async def transact(db: Database, parts: dict[str, list[Part]], fence: int | None, client: Client) -> int:
+    """Make the operations of ``parts`` as one change, and write its results."""
+    compare, then, otherwise = ([part.plain for part in parts[name]] for name in PARTS)
     try:
         result = await db.transact(compare=compare, then=then, otherwise=otherwise, fence=fence)
     except ServerError as error:

@@ -10,6 +10,7 @@ import click
 from haptera.cli import output
 from haptera.cli.client_command import Client, client_options
 from haptera.cli.exit_codes import DONE
+from haptera.cli.key_names import KEY
 from haptera.cli.transfer import field_escapes
 from haptera.key_rules import VERSION_MAX
 
@@ -21,8 +22,8 @@ LINES_MAX: Final = 1000
 
 
 @click.command()
-@click.argument("key", required=False)
-@click.option("--prefix", metavar="TEXT", help="Every key that begins with this.")
+@click.argument("key", required=False, type=KEY)
+@click.option("--prefix", type=KEY, metavar="TEXT", help="Every key that begins with this.")
 @click.option(
     "--from", "start", type=click.IntRange(1, VERSION_MAX), metavar="REVISION", help="The changes from this one on."
 )

@@ -35,7 +35,7 @@ def command(client: Client) -> int:
             ["mechanism", who.mechanism or "-"],
             ["secure", "yes" if who.secure else "no"],
         ]
-        if output.is_terminal():
+        if output.as_tables():
             output.table(["", "value"], rows)
         else:
             for name, value in rows:

@@ -76,7 +76,7 @@ def _number(value: float) -> str:
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    if output.is_terminal():
+    if output.as_tables():
         lines: list[Sequence[str]] = [columns, *rows]
         turned: list[Sequence[str]] = list(zip(*lines, strict=True))
         # A number that is broken over two lines is read as two. Where there is no room, rows become columns.

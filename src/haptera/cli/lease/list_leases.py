@@ -31,7 +31,7 @@ def command(limit: int | None, client: Client) -> int:
                 output.json_line(
                     {"lease": lease.id, "ttl": lease.ttl, "remaining": lease.remaining, "keys": lease.keys}
                 )
-        elif output.is_terminal():
+        elif output.as_tables():
             output.table(["lease", "ttl", "remaining", "keys"], map(_cells, found))
         else:
             for lease in found:

@@ -1,0 +1,31 @@
+"""The names of keys among the arguments of commands."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import click
+from click.shell_completion import CompletionItem
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+#: The kind of a completion that stands for the keys of the store, which a shell with a connection looks up.
+KEYS_OF_STORE: Final = "keys"
+
+
+class KeyName(click.ParamType):  # type: ignore[type-arg]  # click 8.1 has no parameters
+    """The name of a key, or its beginning. The store judges it; here it is only text that can be completed."""
+
+    name = "text"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        return [CompletionItem(incomplete, type=KEYS_OF_STORE)]
+
+
+KEY: Final = KeyName()
+
+
+def asks_for_keys(items: Sequence[CompletionItem]) -> bool:
+    """Whether completions stand for the keys of the store."""
+    return any(item.type == KEYS_OF_STORE for item in items)

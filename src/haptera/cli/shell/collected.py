@@ -1,0 +1,101 @@
+"""The commands between `multi` and `exec`: each is run with a database that sends nothing and notes what it would."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any, Final, cast
+
+import click
+
+from haptera.cli import output
+from haptera.cli.exit_codes import DONE
+from haptera.cli.txn import PARTS, Part
+from haptera.client import Database, transact_form
+
+if TYPE_CHECKING:
+    from haptera.cli.open_store import OpenStore, Work
+
+#: The commands that may be collected.
+COLLECTED: Final = frozenset({"get", "set", "del", "exists", "rename", "incr", "ttl", "expire", "persist"})
+#: Operations, and compares, of one transaction, as the store takes them (spec/protocol.md, section 7).
+PARTS_MAX: Final = 128
+
+#: Calls about several keys, each with the operation that stands for one of them.
+_OF_SEVERAL: Final = {"get_many": "get", "delete_many": "delete"}
+
+
+class _Noted(Exception):  # it is no error
+    """The call of a command was noted."""
+
+
+class Collected:
+    """A transaction that is being written down. ``failed`` is the number of its first line that could not be."""
+
+    def __init__(self) -> None:
+        self.parts: dict[str, list[Part]] = {name: [] for name in PARTS}
+        self.failed: int | None = None
+        self.lines = 0
+
+    def collect(self, store: OpenStore, work: Work) -> int:
+        """Note the call that the work of a command makes, which sends nothing."""
+        database = Database(cast("Any", _Channel(self)), "transaction", None)
+
+        async def run() -> int:
+            return await work(database)
+
+        try:
+            return store.run(run())
+        except _Noted:
+            output.line(f"queued, {output.counted(len(self.parts['then']), 'operation')}")
+            return DONE
+
+    def compare(self, key: str, field: str, operator: str, operand: Any) -> None:
+        """Note a condition. Raises ``UsageError``."""
+        self._check_room("compare")
+        try:
+            plain = transact_form.compare(key, field, operator, operand)
+        except ValueError as error:
+            raise click.UsageError(str(error)) from None
+        self.parts["compare"].append(Part(self.lines, plain))
+
+    def note(self, name: str, arguments: tuple[Any, ...]) -> None:
+        """Note an operation of one key. Raises ``UsageError``."""
+        self._check_room("then")
+        options = arguments[-1] if isinstance(arguments[-1], dict) else {}
+        if "fence" in options:
+            raise click.UsageError("--fence is for the whole transaction: `exec --fence TOKEN`")
+        if name == "get" and options:
+            raise click.UsageError("a transaction reads the present alone")
+        self.parts["then"].append(Part(self.lines, transact_form.operation(name, arguments)))
+
+    def _check_room(self, part: str) -> None:
+        if len(self.parts[part]) >= PARTS_MAX:
+            noun = "operations" if part == "then" else "compares"
+            raise click.UsageError(f"a transaction has {PARTS_MAX} {noun} at most")
+
+
+class _Channel:
+    """The channel of a database whose calls are noted: no other of its members is reached by a collected command."""
+
+    def __init__(self, collected: Collected) -> None:
+        self._collected = collected
+
+    async def call(self, method: Any, argument: tuple[Any, ...], *_: object) -> Any:
+        one = _OF_SEVERAL.get(method.name)
+        if one is not None:
+            for key in argument[0]:
+                self._collected.note(one, (key,))
+        elif method.of_one_key:
+            self._collected.note(method.name, argument)
+        else:
+            raise click.UsageError(f"{method.name} is no operation of a transaction")
+        raise _Noted
+
+    @property
+    def converting(self) -> Any:
+        """Nothing waits for calls that send nothing."""
+        return nullcontext()
+
+    @property
+    def unclosed(self) -> bool:
+        return False
