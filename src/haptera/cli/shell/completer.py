@@ -9,10 +9,9 @@ from click.shell_completion import CompletionItem, ShellComplete
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion
 
 from haptera.cli import output
-from haptera.cli.groups import CLIENT_OPTIONS
 from haptera.cli.key_names import asks_for_keys
 from haptera.cli.shell.line_words import parted, quoted
-from haptera.cli.shell.words import group
+from haptera.cli.shell.words import SHARED, group
 from haptera.errors import HapteraError
 
 if TYPE_CHECKING:
@@ -29,8 +28,6 @@ KEYS_MAX: Final = 50
 KEYS_TIMEOUT_S: Final = 0.3
 #: Characters of a line that is completed. A longer one holds a value that was pasted.
 LINE_LENGTH_MAX: Final = 10_000
-#: Options that all lines of a shell share, and that so go with `haptera shell`.
-_SHARED: Final = frozenset(CLIENT_OPTIONS) - {"--json"}
 
 
 class LineCompleter(Completer):
@@ -65,7 +62,7 @@ class LineCompleter(Completer):
                     yield Completion(quoted(key), begins, display=output.shown(key))
             return
         for item in items:
-            if item.value not in _SHARED:
+            if item.value not in SHARED:
                 yield Completion(item.value, begins, display_meta=output.shown(item.help or ""))
 
 

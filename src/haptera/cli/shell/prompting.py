@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -44,10 +43,8 @@ def interact(session: Session, *, typed: Input | None = None, screen: Output | N
     above = AbovePrompt(lambda: prompt.app.is_running)
     session.watches = Watches(session.store, above)
     notes = ConnectionNotes(session.store.database, above.write)
-    logger = logging.getLogger("haptera")
-    logger.addHandler(notes)
     output.to_standard_error(f"connected to {session.store.database.reached}; help lists the commands, Ctrl-D leaves")
-    try:
+    with notes.heard():
         while not session.left:
             try:
                 text = session.store.run(prompt.prompt_async())
@@ -58,9 +55,6 @@ def interact(session: Session, *, typed: Input | None = None, screen: Output | N
             finally:
                 above.print()
             _carry_out(session, text)
-    finally:
-        logger.removeHandler(notes)
-        notes.stop()
         session.watches.end(None)
     return DONE
 
@@ -104,10 +98,9 @@ def prompt_text(session: Session, columns: int) -> str:
     node = short_node(db.reached or "")
     user = f"{session.user}@" if session.user else ""
     mark = " (multi)> " if session.transaction is not None else "> "
-    full = output.shown(f"{user}{node}:{db.revision}")
-    if len(full) + len(mark) > columns * PROMPT_SHARE:
-        full = str(db.revision)
-    return full + mark
+    revision = str(db.revision) if db.revision else ""  # that of the last answer which had one
+    full = output.shown(f"{user}{node}") + (f":{revision}" if revision else "")
+    return (full if len(full) + len(mark) <= columns * PROMPT_SHARE else revision) + mark
 
 
 def short_node(url: str) -> str:

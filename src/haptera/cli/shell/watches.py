@@ -52,7 +52,7 @@ class Watches:
         try:
             await work(self._store.database)
         except asyncio.CancelledError:
-            end = "ended by unwatch"
+            pass
         except HapteraError as error:
             end = f"ended: {described(error)}"
         self._above.write(f"[{number}] {output.shown(end)}\n".encode())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import copy
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -9,7 +11,7 @@ import click
 from haptera.cli import output
 from haptera.cli.client_command import Client, client_options, fence_option
 from haptera.cli.exit_codes import DONE
-from haptera.cli.groups import ClientGroup
+from haptera.cli.groups import CLIENT_OPTIONS, ClientGroup
 from haptera.cli.key_names import KEY
 from haptera.cli.main import COMMANDS, MODULES
 from haptera.cli.shell.collected import Collected
@@ -37,6 +39,9 @@ WORDS: Final = {
 #: served, or they measure by connections of their own.
 ELSEWHERE: Final = frozenset({"serve", "shell", "restore", "storage", "audit", "pitr", "dev-certs", "bench"})
 
+#: Options that all lines of a shell share, and that so go with `haptera shell`.
+SHARED: Final = frozenset(CLIENT_OPTIONS) - {"--json"}
+
 #: The fields that a condition may be about.
 _FIELDS: Final = ("version", "value", "exists", "lease")
 _TRUTHS: Final = {"true": True, "false": False}
@@ -48,6 +53,16 @@ class ShellGroup(ClientGroup):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         own = _OWN.get(cmd_name)
         return super().get_command(ctx, cmd_name) if own is None else own
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command of a line. Raises ``UsageError`` without the usage of the group, which is no command."""
+        if not ctx.resilient_parsing and self.get_command(ctx, args[0]) is None:
+            near = get_close_matches(args[0], self.list_commands(ctx), n=1)
+            meant = f"; {near[0]} is one" if near else ""
+            raise click.UsageError(f"there is no command {output.shown(args[0])}{meant}; help lists the commands")
+        return super().resolve_command(ctx, args)
 
     def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         formatter.write_usage("", "COMMAND [ARGUMENT]…")
@@ -77,12 +92,19 @@ def _help(context: click.Context, words: tuple[str, ...]) -> int:
         found = within.get_command(shown, name) if isinstance(within, click.Group) else None
         if found is None:
             raise click.UsageError(f"there is no command {output.shown(' '.join(words))}")
-        shown = click.Context(found, info_name=name, parent=shown)
+        shown = click.Context(_without_shared_options(found), info_name=name, parent=shown)
     output.line(shown.get_help())
     example = EXAMPLES.get(" ".join(words))
     if example is not None:
         output.line(f"\nExample:\n  {example}")
     return DONE
+
+
+def _without_shared_options(command: click.Command) -> click.Command:
+    """The command as the help of a shell shows it."""
+    shown = copy(command)
+    shown.params = [each for each in command.params if not SHARED.intersection(each.opts)]
+    return shown
 
 
 @click.command()
