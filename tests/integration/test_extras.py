@@ -15,7 +15,7 @@ from tests.integration.commands import run
 from tests.integration.test_cli_streams import Unheard
 
 SERVER = ("cryptography", "sortedcontainers", "uvloop")
-CLI = ("click", "rich")
+CLI = ("click", "prompt_toolkit", "rich")
 
 PROGRAM = """
 import sys

@@ -9,6 +9,7 @@ from haptera.cli.exit_codes import CONFIGURATION, USAGE
 
 EXTRA_OF: Final = {
     "click": "cli",
+    "prompt_toolkit": "cli",
     "rich": "cli",
     "cryptography": "server",
     "sortedcontainers": "server",

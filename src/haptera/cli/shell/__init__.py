@@ -42,9 +42,9 @@ def command(address: str | None, form: str | None, client: Client) -> int:
         client = client.at(address)
     form = "json" if client.as_json else form
     with OpenStore(client) as store:
-        from haptera.cli.shell.session import Session
+        from haptera.cli.shell.shell_session import ShellSession
 
-        session = Session(store, form)
+        session = ShellSession(store, form)
         code = Client.on_open_store(store, form == "json").run(session.greet)
         if code != DONE:
             return code

@@ -9,14 +9,15 @@ import click
 
 from haptera.cli import output
 from haptera.cli.exit_codes import DONE
+from haptera.cli.main import COMMANDS
 from haptera.cli.txn import PARTS, Part
 from haptera.client import Database, transact_form
 
 if TYPE_CHECKING:
     from haptera.cli.open_store import OpenStore, Work
 
-#: The commands that may be collected.
-COLLECTED: Final = frozenset({"get", "set", "del", "exists", "rename", "incr", "ttl", "expire", "persist"})
+#: The commands that may be collected: those with the name of an operation, and those that are called otherwise.
+COLLECTED: Final = transact_form.operations & frozenset(COMMANDS) | {"del", "incr", "persist"}
 #: Operations, and compares, of one transaction, as the store takes them (spec/protocol.md, section 7).
 PARTS_MAX: Final = 128
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from prompt_toolkit.document import Document
 
-    from haptera.cli.shell.session import Session
+    from haptera.cli.shell.shell_session import ShellSession
     from haptera.client import Database
 
 #: Keys that are offered at once: a few screens of a menu.
@@ -33,7 +33,7 @@ LINE_LENGTH_MAX: Final = 10_000
 class LineCompleter(Completer):
     """Completes the last word before the cursor."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: ShellSession) -> None:
         self._session = session
 
     def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:
@@ -68,6 +68,8 @@ class LineCompleter(Completer):
 
 def _offered(words: list[str], last: str) -> list[CompletionItem]:
     """Completions of the word behind ``words``, as the commands themselves offer them."""
+    if words and group.get_command(click.Context(group), words[0]) is None:
+        return []  # click would offer the commands again
     completing = _Completing(group, {}, "", "")
     try:
         return completing.get_completions(words, last)

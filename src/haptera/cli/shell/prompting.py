@@ -17,13 +17,13 @@ from haptera.cli.shell.completer import LineCompleter
 from haptera.cli.shell.connection_notes import ConnectionNotes
 from haptera.cli.shell.line_words import parted
 from haptera.cli.shell.typed_lines import history_path, open_history
-from haptera.cli.shell.watches import Watches
+from haptera.cli.shell.watches import ShellWatches
 
 if TYPE_CHECKING:
     from prompt_toolkit.input import Input
     from prompt_toolkit.output import Output
 
-    from haptera.cli.shell.session import Session
+    from haptera.cli.shell.shell_session import ShellSession
 
 #: The share of a line of the terminal that the prompt may take. A longer one is left with the revision alone.
 PROMPT_SHARE: Final = 0.4
@@ -33,7 +33,7 @@ class Interrupted(Exception):  # it is no error
     """Ctrl-C was typed at the prompt."""
 
 
-def interact(session: Session, *, typed: Input | None = None, screen: Output | None = None) -> int:
+def interact(session: ShellSession, *, typed: Input | None = None, screen: Output | None = None) -> int:
     """Take lines until Ctrl-D. ``typed`` and ``screen`` are the terminal, unless another is given.
 
     Returns:
@@ -41,7 +41,7 @@ def interact(session: Session, *, typed: Input | None = None, screen: Output | N
     """
     prompt = _prompt_session(session, typed, screen)
     above = AbovePrompt(lambda: prompt.app.is_running)
-    session.watches = Watches(session.store, above)
+    session.watches = ShellWatches(session.store, above)
     notes = ConnectionNotes(session.store.database, above.write)
     output.to_standard_error(f"connected to {session.store.database.reached}; help lists the commands, Ctrl-D leaves")
     with notes.heard():
@@ -59,7 +59,7 @@ def interact(session: Session, *, typed: Input | None = None, screen: Output | N
     return DONE
 
 
-def _carry_out(session: Session, text: str) -> None:
+def _carry_out(session: ShellSession, text: str) -> None:
     def part() -> int:
         for words in filter(None, parted(text).commands):
             session.run(words)
@@ -70,7 +70,7 @@ def _carry_out(session: Session, text: str) -> None:
     ended(part, [])
 
 
-def _prompt_session(session: Session, typed: Input | None, screen: Output | None) -> PromptSession[str]:
+def _prompt_session(session: ShellSession, typed: Input | None, screen: Output | None) -> PromptSession[str]:
     return PromptSession(
         lambda: prompt_text(session, get_app().output.get_size().columns),
         completer=LineCompleter(session),
@@ -92,7 +92,7 @@ def _is_open(text: str) -> bool:
         return False
 
 
-def prompt_text(session: Session, columns: int) -> str:
+def prompt_text(session: ShellSession, columns: int) -> str:
     """The prompt: the user, the node and the revision of the last answer, as far as the terminal has room."""
     db = session.store.database
     node = short_node(db.reached or "")

@@ -18,13 +18,13 @@ from haptera.key_rules import KEY_SIZE_MAX, VALUE_SIZE_MAX
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from haptera.cli.shell.session import Session
+    from haptera.cli.shell.shell_session import ShellSession
 
 #: Bytes of one command: the largest value, each byte of it written as \xNN, with a key and options.
 COMMAND_SIZE_MAX: Final = 4 * (VALUE_SIZE_MAX + KEY_SIZE_MAX) + 64 * 1024
 
 
-def run_script(session: Session) -> int:
+def run_script(session: ShellSession) -> int:
     """Carry out the lines of standard input, and return the exit code of the first one that failed."""
     first = DONE
     with _input() as stream:
@@ -37,11 +37,12 @@ def run_script(session: Session) -> int:
                 break
         else:
             if session.transaction is not None:
-                first = first or _refused(session, click.UsageError("the transaction has no exec, and was not sent"))
+                code = _refused(session, click.UsageError("the transaction has no exec, and was not sent"))
+                first = first or code
     return first
 
 
-def _refused(session: Session, error: click.UsageError) -> int:
+def _refused(session: ShellSession, error: click.UsageError) -> int:
     def fail() -> None:
         raise error
 

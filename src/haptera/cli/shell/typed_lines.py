@@ -56,8 +56,9 @@ def _shorten(file: BinaryIO) -> None:
     """Keep the newer half of a file that is too large. An entry begins with an empty line and a comment."""
     if file.seek(0, os.SEEK_END) <= FILE_SIZE_MAX:
         return
-    file.seek(-FILE_SIZE_MAX // 2, os.SEEK_END)
-    kept = file.read(FILE_SIZE_MAX // 2)
+    half = FILE_SIZE_MAX // 2
+    file.seek(-half, os.SEEK_END)
+    kept = file.read(half)
     begin = kept.find(b"\n\n# ")
     file.seek(0)
     file.truncate()

@@ -1,4 +1,4 @@
-"""Watches that go on beside the prompt."""
+"""ShellWatches that go on beside the prompt."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from haptera.cli.open_store import OpenStore, Work
     from haptera.cli.output import Sink
 
-#: Watches of one shell: more would write faster than they can be read.
+#: ShellWatches of one shell: more would write faster than they can be read.
 WATCHES_MAX: Final = 8
 
 
-class Watches:
+class ShellWatches:
     """The watches of a shell, each with a number, whose lines go ``above`` the prompt."""
 
     def __init__(self, store: OpenStore, above: Sink) -> None:
@@ -52,7 +52,7 @@ class Watches:
         try:
             await work(self._store.database)
         except asyncio.CancelledError:
-            pass
+            pass  # by unwatch
         except HapteraError as error:
             end = f"ended: {described(error)}"
         self._above.write(f"[{number}] {output.shown(end)}\n".encode())

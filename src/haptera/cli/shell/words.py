@@ -15,11 +15,11 @@ from haptera.cli.groups import CLIENT_OPTIONS, ClientGroup
 from haptera.cli.key_names import KEY
 from haptera.cli.main import COMMANDS, MODULES
 from haptera.cli.shell.collected import Collected
-from haptera.cli.shell.examples import EXAMPLES
+from haptera.cli.shell.examples import example_of
 from haptera.cli.txn import transact
 
 if TYPE_CHECKING:
-    from haptera.cli.shell.session import Session
+    from haptera.cli.shell.shell_session import ShellSession
 
 #: The own words of the shell, each with its line in the help.
 WORDS: Final = {
@@ -59,6 +59,8 @@ class ShellGroup(ClientGroup):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the command of a line. Raises ``UsageError`` without the usage of the group, which is no command."""
         if not ctx.resilient_parsing and self.get_command(ctx, args[0]) is None:
+            if args[0] in ELSEWHERE:
+                raise click.UsageError(f"{args[0]} is run outside of a shell, as `haptera {args[0]}`")
             near = get_close_matches(args[0], self.list_commands(ctx), n=1)
             meant = f"; {near[0]} is one" if near else ""
             raise click.UsageError(f"there is no command {output.shown(args[0])}{meant}; help lists the commands")
@@ -94,7 +96,7 @@ def _help(context: click.Context, words: tuple[str, ...]) -> int:
             raise click.UsageError(f"there is no command {output.shown(' '.join(words))}")
         shown = click.Context(_without_shared_options(found), info_name=name, parent=shown)
     output.line(shown.get_help())
-    example = EXAMPLES.get(" ".join(words))
+    example = example_of(words) if words else None
     if example is not None:
         output.line(f"\nExample:\n  {example}")
     return DONE
@@ -109,10 +111,10 @@ def _without_shared_options(command: click.Command) -> click.Command:
 
 @click.command()
 @click.pass_obj
-def _multi(session: Session) -> int:
+def _multi(session: ShellSession) -> int:
     """Collect the following commands until `exec` sends them as one transaction, or `discard` gives it up.
 
-    All of its operations are made, or none. They are get, set, del, exists, rename, incr, ttl, expire and persist.
+    All of its operations are made, or none. Each is a command about keys that are named; ranges take no part.
     """
     if session.transaction is not None:
         raise click.UsageError("a transaction is open: exec sends it, and discard gives it up")
@@ -120,13 +122,13 @@ def _multi(session: Session) -> int:
     return DONE
 
 
-@click.command()
+@click.command(context_settings={"ignore_unknown_options": True})  # a VALUE may begin with a dash
 @click.argument("key", type=KEY)
 @click.argument("field", type=click.Choice(_FIELDS))
 @click.argument("operator", type=click.Choice(["=", "!=", "<", ">"]))
 @click.argument("operand", metavar="VALUE")
 @click.pass_obj
-def _compare(session: Session, key: str, field: str, operator: str, operand: str) -> int:
+def _compare(session: ShellSession, key: str, field: str, operator: str, operand: str) -> int:
     """Have `exec` make the operations only if this holds: the version of KEY (0: no entry), its value, whether it
     exists (true or false), or its lease (0: none).
     """
@@ -155,7 +157,7 @@ def _number(text: str) -> int:
 @fence_option
 @client_options()
 @click.pass_obj
-def _exec(session: Session, fence: int | None, client: Client) -> int:
+def _exec(session: ShellSession, fence: int | None, client: Client) -> int:
     """Make the collected operations as one change, if all conditions hold.
 
     The result is that of `haptera txn`: "then" and the new version, if there is one, and a line for each operation; or
@@ -171,14 +173,14 @@ def _exec(session: Session, fence: int | None, client: Client) -> int:
 
 @click.command()
 @click.pass_obj
-def _discard(session: Session) -> int:
+def _discard(session: ShellSession) -> int:
     """Give up the transaction. Nothing was sent."""
     _open_transaction(session)
     session.transaction = None
     return DONE
 
 
-def _open_transaction(session: Session) -> Collected:
+def _open_transaction(session: ShellSession) -> Collected:
     if session.transaction is None:
         raise click.UsageError("there is no transaction; multi begins one")
     return session.transaction
@@ -187,7 +189,7 @@ def _open_transaction(session: Session) -> Collected:
 @click.command()
 @click.argument("number", type=click.IntRange(1), required=False)
 @click.pass_obj
-def _unwatch(session: Session, number: int | None) -> int:
+def _unwatch(session: ShellSession, number: int | None) -> int:
     """End the watch NUMBER, or without a number all of them."""
     if session.watches is None:
         raise click.UsageError("watches go on beside a prompt alone")
@@ -198,7 +200,7 @@ def _unwatch(session: Session, number: int | None) -> int:
 @click.command()
 @click.argument("form", type=click.Choice([*output.FORMS, "auto"]), required=False)
 @click.pass_obj
-def _output(session: Session, form: str | None) -> int:
+def _output(session: ShellSession, form: str | None) -> int:
     """Choose the form of results, or show the present one. auto is tables on a terminal, and else plain lines."""
     if form is None:
         output.line(session.form or "auto")
@@ -210,7 +212,7 @@ def _output(session: Session, form: str | None) -> int:
 @click.command()
 @click.argument("wanted", type=click.Choice(["on", "off"]))
 @click.pass_obj
-def _timing(session: Session, wanted: str) -> int:
+def _timing(session: ShellSession, wanted: str) -> int:
     """Say after each command how many milliseconds it took."""
     session.timing = wanted == "on"
     return DONE
@@ -218,7 +220,7 @@ def _timing(session: Session, wanted: str) -> int:
 
 @click.command()
 @click.pass_obj
-def _exit(session: Session) -> int:
+def _exit(session: ShellSession) -> int:
     """Leave the shell. A transaction that was not sent is given up, and watches end."""
     session.left = True
     return DONE

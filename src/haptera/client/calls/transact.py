@@ -57,6 +57,11 @@ class TransactForm:
     def __init__(self, methods: Iterable[Method[Any]]) -> None:
         self._methods: dict[str, Method[Any]] = {method.name: method for method in methods if method.of_one_key}
 
+    @property
+    def operations(self) -> frozenset[str]:
+        """The names of the operations."""
+        return frozenset(self._methods)
+
     def argument(
         self, compare: Iterable[Compare], then: Iterable[Operation], otherwise: Iterable[Operation]
     ) -> tuple[Any, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -19,11 +19,15 @@ if TYPE_CHECKING:
 
     from haptera.cli.open_store import OpenStore, Route
     from haptera.cli.shell.collected import Collected
-    from haptera.cli.shell.watches import Watches
+    from haptera.cli.shell.watches import ShellWatches
     from haptera.client import Database
 
 
-class Session:
+#: The lines that a transaction takes.
+TAKEN: Final = COLLECTED | {"compare"}
+
+
+class ShellSession:
     """The state of a shell. ``watches`` is None where a watch has no prompt to go on beside."""
 
     def __init__(self, store: OpenStore, form: str | None) -> None:
@@ -33,7 +37,7 @@ class Session:
         self.timing = False
         self.left = False
         self.transaction: Collected | None = None
-        self.watches: Watches | None = None
+        self.watches: ShellWatches | None = None
 
     async def greet(self, db: Database) -> int:
         """Meet the node before the first line, so that a wrong URL or password is told at once."""
@@ -58,15 +62,15 @@ class Session:
 
     def _run(self, words: Sequence[str]) -> object:
         collected = self.transaction
-        if collected is None or words[0] in WORDS:
+        if collected is None or words[0] in WORDS.keys() - TAKEN:
             with self.store.routed(self._route(words)):
                 return _call(self, words)
         collected.lines += 1
         try:
-            if words[0] not in COLLECTED:
+            if words[0] not in TAKEN:
                 raise click.UsageError(
                     f"{output.shown(words[0])} is no command of a transaction, which takes "
-                    f"{', '.join(sorted(COLLECTED))} and compare; exec sends it, and discard gives it up"
+                    f"{', '.join(sorted(TAKEN))}; exec sends it, and discard gives it up"
                 )
             with self.store.routed(lambda work: collected.collect(self.store, work)):
                 return _call(self, words)
@@ -81,6 +85,6 @@ class Session:
         return lambda work: watches.begin(words, work, bare=self.form == "json" or "--json" in words)
 
 
-def _call(session: Session, words: Sequence[str]) -> object:
+def _call(session: ShellSession, words: Sequence[str]) -> object:
     result: object = group.main(args=list(words), prog_name="", standalone_mode=False, obj=session)
     return result
