@@ -79,7 +79,7 @@ def is_terminal() -> bool:
     return sys.stdout.isatty()
 
 
-class Sink(Protocol):
+class LineSink(Protocol):
     """Takes results in the place of standard output."""
 
     def write(self, data: bytes, /) -> object: ...
@@ -87,11 +87,11 @@ class Sink(Protocol):
     def flush(self) -> object: ...
 
 
-_sink: ContextVar[Sink | None] = ContextVar("sink", default=None)
+_sink: ContextVar[LineSink | None] = ContextVar("sink", default=None)
 
 
 @contextmanager
-def written_to(sink: Sink) -> Iterator[None]:
+def written_to(sink: LineSink) -> Iterator[None]:
     """Within the block, and in tasks that it begins, ``sink`` takes lines of results."""
     token = _sink.set(sink)
     try:

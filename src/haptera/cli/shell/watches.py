@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from haptera.cli.open_store import OpenStore, Work
-    from haptera.cli.output import Sink
+    from haptera.cli.output import LineSink
 
 #: ShellWatches of one shell: more would write faster than they can be read.
 WATCHES_MAX: Final = 8
@@ -26,7 +26,7 @@ WATCHES_MAX: Final = 8
 class ShellWatches:
     """The watches of a shell, each with a number, whose lines go ``above`` the prompt."""
 
-    def __init__(self, store: OpenStore, above: Sink) -> None:
+    def __init__(self, store: OpenStore, above: LineSink) -> None:
         self._store = store
         self._above = above
         self._tasks: dict[int, asyncio.Task[None]] = {}
@@ -74,7 +74,7 @@ class ShellWatches:
 class _Numbered:
     """Puts the number of a watch before each of its lines, which come one by one."""
 
-    def __init__(self, above: Sink, number: int) -> None:
+    def __init__(self, above: LineSink, number: int) -> None:
         self._above = above
         self._number = f"[{number}] ".encode()
 
