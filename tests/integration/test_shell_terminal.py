@@ -31,10 +31,9 @@ PATIENCE_S: Final = 40.0
 class Screen:
     """A shell on a terminal of so many columns, with a history of its own."""
 
-    def __init__(self, folder: Path, url: str, columns: int) -> None:
+    def __init__(self, folder: Path, command: str, columns: int) -> None:
         self._tmux = [TMUX, "-f", "/dev/null", "-S", str(folder / "tmux")]
         self._environment = {**os.environ, "XDG_STATE_HOME": str(folder / "state"), "LC_ALL": "C.UTF-8"}
-        command = f"{shlex.join([sys.executable, '-m', 'haptera', 'shell', url])}; echo left with $?; exec cat"
         self.tmux("new-session", "-d", "-x", str(columns), "-y", "50", command)
 
     def tmux(self, *words: str) -> str:
@@ -72,7 +71,8 @@ def screens(short_path: Path) -> Iterator[Callable[[str, int], Screen]]:
     opened: list[Screen] = []
 
     def open_(url: str, columns: int) -> Screen:
-        opened.append(Screen(short_path, url, columns))
+        command = f"{shlex.join([sys.executable, '-m', 'haptera', 'shell', url])}; echo left with $?; exec cat"
+        opened.append(Screen(short_path, command, columns))
         opened[0].until("Ctrl-D leaves")
         return opened[0]
 
@@ -143,6 +143,23 @@ def test_a_node_that_is_killed_and_started_again_is_told_and_watched_on(
         run("set", "w/1", "seen", "--url", url)
         shown = screen.until("put     w/1     seen")
         assert shown.rstrip().endswith("> a line that is typed")
+
+
+@pytest.mark.skipif(shutil.which("zsh") is None, reason="zsh is not on PATH (Debian: zsh)")
+def test_zsh_completes_the_commands_of_haptera(short_path: Path) -> None:
+    script = short_path / "completion.zsh"
+    script.write_bytes(run("completion", "zsh").out)
+    program = short_path / "haptera"
+    program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m haptera "$@"\n')
+    program.chmod(0o755)
+    screen = Screen(short_path, f"PATH={short_path}:$PATH exec zsh -f", 120)
+    try:
+        screen.line(f"autoload -U compinit; compinit -u -D; source {script}; echo it is re''ady")
+        screen.until("it is ready")
+        screen.type("haptera dev-c", "Tab")
+        screen.until("haptera dev-certs")
+    finally:
+        screen.close()
 
 
 def until_it_listens(node: Serving, url: str) -> None:

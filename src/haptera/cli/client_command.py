@@ -90,10 +90,13 @@ class Client:
         self._opened: OpenStore | None = None
 
     @classmethod
-    def on_open_store(cls, opened: OpenStore, as_json: bool) -> Client:
-        """The client of one of the commands that share a store: with its URL, its credential and its timeout."""
+    def on_open_store(cls, opened: OpenStore, as_json: bool, timeout: float | None = None) -> Client:
+        """The client of one of the commands that share a store: with its URL, its credential and its timeout, unless
+        the command has a longer ``timeout``.
+        """
         shared = opened.client
-        client = cls(shared.url, shared.timeout, as_json)
+        longest = max(filter(None, (shared.timeout, timeout)), default=None)
+        client = cls(shared.url, longest, as_json)
         client._given = shared.given
         client._databases = [opened.database]
         client._opened = opened
@@ -219,13 +222,15 @@ class Client:
         """Run a coroutine to its end: on the loop of the open store, which lives on meanwhile, if there is one."""
         return asyncio.run(coroutine) if self._opened is None else self._opened.run(coroutine)
 
-    def run_shown(self, work: Callable[[], int]) -> int:
-        """Run something else than calls to a database, and report its warnings and errors in the same way."""
+    def run_shown(self, work: Callable[[], int], *, change: bool = False) -> int:
+        """Run something else than calls to a database, and report its warnings and errors in the same way. With
+        ``change`` it may change something, and its error tells the outcome.
+        """
         try:
             with warnings_shown():
                 return work()
         except HapteraError as error:
-            return tell(error, target=self.target, help_=certificate_step(error, self.url))
+            return tell(error, change=change, target=self.target, help_=certificate_step(error, self.url))
         except KeyboardInterrupt:
             return INTERRUPTED
 
@@ -281,7 +286,7 @@ def client_options(timeout: float = 5.0) -> Callable[[Callable[..., int]], Calla
                 client = Client(url, timeout, as_json, wait, user, password_file)
             else:
                 check_no_other_store(url=url, user=user, password_file=password_file, wait=wait, timeout=_is_given())
-                client = Client.on_open_store(opened, as_json or output.form() == "json")
+                client = Client.on_open_store(opened, as_json or output.form() == "json", timeout)
             return function(client=client, **arguments)
 
         return wrapper

@@ -65,7 +65,7 @@ class ClientGroup(LazyGroup):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         moved = behind_the_command(args)
-        if moved and moved[0].partition("=")[0] in CLIENT_OPTIONS:
+        if not ctx.resilient_parsing and moved and moved[0].partition("=")[0] in CLIENT_OPTIONS:
             raise click.UsageError("Missing command.", ctx)
         return super().parse_args(ctx, moved)
 

@@ -70,6 +70,9 @@ COMMANDS: Final = {
     "pitr": "Recover a store as it was at a revision or a time.",
     "dev-certs": "Make certificates for tests of TLS.",
     "bench": "Measure a store, or the messaging library.",
+    "services": "List the services of a server, and their methods.",
+    "call": "Call a method of any service.",
+    "completion": "Write the completion script of a shell.",
 }
 
 #: The modules of commands whose names are words of Python, or none of its names.

@@ -41,6 +41,8 @@ EXAMPLES: Final = (
     "token create deploy --role writers --ttl 30d",
     "passwd ada",
     "metrics kv_",
+    "services",
+    """call kv get '["user/1"]'""",
     "maintenance on --reason 'the disk is replaced'",
     "help set",
     "compare stock/7 version = 12",
