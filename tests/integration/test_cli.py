@@ -584,7 +584,7 @@ def test_usage_errors_and_help() -> None:
     assert run("get", "k", "--timeout", "0").code == 2
     assert run("--help").code == 0
     groups = {"lease": lease, "maintenance": maintenance, "user": user, "role": role, "grant": grant, "token": token}
-    others = {"audit", "serve", "restore", "backup", "pitr", "storage", "dev-certs", *groups}
+    others = {"audit", "completion", "serve", "restore", "backup", "pitr", "storage", "dev-certs", *groups}
     clients = [[name] for name in COMMANDS if name not in others]
     grouped = [[group, name] for group, module in groups.items() for name in module.COMMANDS]
     for command in [*clients, ["backup", "create"], *grouped]:
