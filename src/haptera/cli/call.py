@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -12,6 +11,7 @@ import msgspec
 from haptera.cli import output
 from haptera.cli.client_command import Client, client_options
 from haptera.cli.exit_codes import DONE
+from haptera.cli.standard_input import read_standard_input
 
 if TYPE_CHECKING:
     from haptera.peer import Peer
@@ -38,16 +38,9 @@ def command(service: str, method: str, payload: str, raw: bool, stream: bool, cl
       haptera call kv get '["user/1"]'
       haptera call kv scan '[{"prefix": "user/"}]' --stream
     """  # noqa: D301  # the sign of click for lines that stay as they are
-    data = _standard_input() if payload == "-" else payload.encode(errors="surrogateescape")
+    data = read_standard_input(PAYLOAD_SIZE_MAX) if payload == "-" else payload.encode(errors="surrogateescape")
     message = data if raw else _packed(data)
     return client.run_shown(lambda: client.finish(_run(client, service, method, message, raw, stream)), change=True)
-
-
-def _standard_input() -> bytes:
-    try:
-        return sys.stdin.buffer.read(PAYLOAD_SIZE_MAX)
-    except OSError as error:
-        raise click.UsageError(f"cannot read standard input: {error.strerror or error}") from None
 
 
 def _packed(data: bytes) -> bytes:

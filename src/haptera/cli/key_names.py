@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 import click
-from click.shell_completion import CompletionItem
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from click.shell_completion import CompletionItem
 
 #: The kind of a completion that stands for the keys of the store, which a shell with a connection looks up.
 KEYS_OF_STORE: Final = "keys"
@@ -20,6 +21,8 @@ class KeyName(click.ParamType):  # type: ignore[type-arg]  # click 8.1 has no pa
     name = "text"
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        from click.shell_completion import CompletionItem  # no command that runs needs it
+
         return [CompletionItem(incomplete, type=KEYS_OF_STORE)]
 
 

@@ -11,6 +11,7 @@ import click
 
 from haptera.access_rules import PASSWORD_SIZE_MAX
 from haptera.cli.library_warnings import warnings_shown
+from haptera.cli.standard_input import read_standard_input
 from haptera.errors import ConfigurationError
 from haptera.transport import read_secret_file
 
@@ -44,7 +45,7 @@ def new_password(path: str | None, user: str) -> str:
     Raises ``UsageError``, which shows nothing of the password.
     """
     if path == "-":
-        return _decoded(_standard_input(), "standard input")
+        return _decoded(read_standard_input(_SIZE_MAX + 1), "standard input")
     if path is not None:
         try:
             with warnings_shown():
@@ -64,13 +65,6 @@ def new_password(path: str | None, user: str) -> str:
         f"New password of {user}", hide_input=True, confirmation_prompt="The same again", err=True
     )
     return prompted
-
-
-def _standard_input() -> bytes:
-    try:
-        return sys.stdin.buffer.read(_SIZE_MAX + 1)
-    except OSError as error:
-        raise click.UsageError(f"cannot read standard input: {error.strerror or error}") from None
 
 
 def _decoded(content: bytes, source: str) -> str:

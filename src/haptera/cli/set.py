@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,6 +11,7 @@ from haptera.cli.client_command import Client, client_options, fence_option
 from haptera.cli.exit_codes import DONE
 from haptera.cli.key_names import KEY
 from haptera.cli.numbers import TTL
+from haptera.cli.standard_input import read_standard_input
 from haptera.key_rules import VALUE_SIZE_MAX, VERSION_MAX
 
 if TYPE_CHECKING:
@@ -42,7 +42,8 @@ def command(key: str, value: str, client: Client, **options: Any) -> int:
         raise click.UsageError("--ttl and --keep-ttl exclude each other")
     if options["lease"] is not None and (options["ttl"] is not None or options["keep_ttl"]):
         raise click.UsageError("--lease excludes --ttl and --keep-ttl")
-    data = _standard_input() if value == "-" else os.fsencode(value)
+    # A byte more than a value may have, so that the store refuses it.
+    data = read_standard_input(VALUE_SIZE_MAX + 1) if value == "-" else os.fsencode(value)
 
     async def run(db: Database) -> int:
         version = await db.set(key, data, **options)
@@ -50,11 +51,3 @@ def command(key: str, value: str, client: Client, **options: Any) -> int:
         return DONE
 
     return client.run(run, change=True)
-
-
-def _standard_input() -> bytes:
-    try:
-        # A byte more than a value may have, so that the store refuses it.
-        return sys.stdin.buffer.read(VALUE_SIZE_MAX + 1)
-    except OSError as error:
-        raise click.UsageError(f"cannot read standard input: {error.strerror or error}") from None
