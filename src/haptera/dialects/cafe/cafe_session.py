@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from haptera.dialects.cafe.conversation import Asked, Conversation
+from haptera.dialects.cafe.messages import COMPRESSED
 from haptera.errors import Code, failure
 from haptera.node.commands import Envelope, operations
 
@@ -97,15 +98,19 @@ class CafeSession:
         self._say_refusals()
         busy = self._conversation.more or not self._may_go_on
         self._account(busy=busy)
-        if self._conversation.more and self._may_go_on and not self._scheduled:
-            self._scheduled = True
-            self._connection.loop.call_soon(self._later)
+        if self._conversation.more and self._may_go_on:
+            self._go_on_later()
         if (self._conversation.ended or self._stopping) and not (self._writes or self._ready):
             self._connection.close(self._conversation.fault)
 
     def _is_over(self) -> bool:
         """Whether nothing is to be done for the connection any more."""
         return self._lost or self._connection.ending
+
+    def _go_on_later(self) -> None:
+        if not self._scheduled:
+            self._scheduled = True
+            self._connection.loop.call_soon(self._later)
 
     def _later(self) -> None:
         self._scheduled = False
@@ -168,12 +173,20 @@ class CafeSession:
     # -- answers ----------------------------------------------------------------------------------------------------
 
     def _answer(self) -> None:
-        """Hand on the answers that there is room for."""
+        """Hand on the answers that there is room for. Those that are compressed come in turns: a large value becomes a
+        short answer, so that the room alone does not bound the work.
+        """
         ready, connection, answer = self._ready, self._connection, self._conversation.answer
         out: list[bytes] = []
-        size = 0
+        size = compressed = 0
         while ready and not connection.full:
-            made = answer(*ready.popleft())
+            if compressed >= TURN_SIZE_MAX:
+                self._go_on_later()
+                break
+            asked, result = ready.popleft()
+            if asked.flags & COMPRESSED:
+                compressed += _value_size(result)
+            made = answer(asked, result)
             out.append(made)
             size += len(made)
             if size >= JOINED_SIZE:

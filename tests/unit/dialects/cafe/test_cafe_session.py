@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from haptera.client import connect
 from haptera.dialects.cafe import cafe_session
 from haptera.testing import virtual_clock
+from haptera.wire import Codec
 from tests.unit.dialects.cafe.raw_client import RawClient, cafe_node
 from tools.cafe_vectors import (
     BIND,
     CLIENT_NONCE,
+    COMPRESSED,
     DEL,
     ENCRYPTED,
     ERR,
@@ -386,3 +389,32 @@ async def test_others_are_unharmed_by_rubbish(tmp_path: Path) -> None:
         assert (await good.ask(SET, 2, b"a", b"x")).version
         assert (await good.ask(BIND, 3, b"", CLIENT_NONCE)).code == 1008
         good.close()
+
+
+@virtual_clock
+async def test_large_answers_are_compressed_in_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    turn, compressed = 0, Counter[int]()
+    compress = Codec.compress
+
+    def counted(codec: Codec, payload: bytes) -> bytes:
+        compressed[turn] += 1
+        return compress(codec, payload)
+
+    async def count_turns() -> None:
+        nonlocal turn
+        while True:
+            await asyncio.sleep(0)
+            turn += 1
+
+    monkeypatch.setattr(Codec, "compress", counted)
+    async with cafe_node(tmp_path) as url:
+        client = await RawClient.to(url)
+        assert (await client.ask(SET, 1, b"a", bytes(MIB))).version
+        counting = asyncio.create_task(count_turns())
+        client.send(b"".join(message(GET, request_id, b"a", flags=COMPRESSED) for request_id in range(2, 34)))
+        answers = await client.answers(32)
+        counting.cancel()
+        assert [each.request_id for each in answers] == list(range(2, 34))
+        client.close()
+    assert compressed.total() == 32
+    assert max(compressed.values()) == 1
