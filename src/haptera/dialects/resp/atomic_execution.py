@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
+from haptera.dialects.resp.bounds import REPLY_SIZE_MAX
 from haptera.dialects.resp.error_words import NOT_IN_A_TRANSACTION, words_of
 from haptera.dialects.resp.steps import Judged, Many, Slow
 from haptera.dialects.resp.store_view import StoreView
@@ -123,9 +124,20 @@ class _Execution:
     # -- on a view --------------------------------------------------------------------------------------------------
 
     def _judged(self) -> tuple[StoreView, list[bytes]]:
-        """A view on which the commands have run, and their replies."""
+        """A view on which the commands have run, and their replies. Raises Refused where these are too large together,
+        because each of a thousand short commands may read the largest value.
+        """
         view = StoreView(self._look, self._caller.facts.read_time_ms())
-        return view, [self._reply(step, view) for step in self._steps]
+        replies: list[bytes] = []
+        size = 0
+        for step in self._steps:
+            replies.append(self._reply(step, view))
+            size += len(replies[-1])
+            if size > REPLY_SIZE_MAX:
+                raise Refused(_reply_too_large())
+        if not self._session.hold(size):
+            raise Refused(_reply_too_large())
+        return view, replies
 
     def _is_conflict(self, view: StoreView) -> bool:
         """Whether a watched key has another version."""
@@ -305,6 +317,10 @@ def _found(result: Result) -> Entry | Failure | None:
 def _failure_of(result: Result) -> Failure:
     assert isinstance(result, Failure), "a command without an id is not replayed"
     return result
+
+
+def _reply_too_large() -> Failure:
+    return failure(Code.MESSAGE_TOO_LARGE, {"limit": REPLY_SIZE_MAX}, outcome="not_applied")
 
 
 def _too_large() -> Failure:

@@ -6,7 +6,9 @@ import asyncio
 
 import pytest
 
+from haptera.dialects.resp.bounds import REPLY_SIZE_MAX
 from haptera.dialects.resp.resp_state import RespState
+from haptera.key_rules import VALUE_SIZE_MAX
 from haptera.node.commands import operations
 from haptera.testing import virtual_clock
 from tests.unit.dialects.resp.talks import Talk, command
@@ -261,3 +263,22 @@ async def test_a_transaction_of_changes_that_succeed_reads_nothing() -> None:
         talk = Talk(node)
         await transact(talk, ("INCR", "a"), ("SETEX", "b", 10, "x"))
         assert [type(op) for batch in talk.connection.caller.batches for op in batch] == [operations.Transact]
+
+
+@virtual_clock
+async def test_a_transaction_whose_replies_are_too_large_together_makes_nothing() -> None:
+    async with opened() as node:
+        talk = Talk(node)
+        large = bytes(VALUE_SIZE_MAX)
+        await talk.do("SET", "large", large)
+        before = node.revision
+        refused = b"-EXECABORT Transaction discarded because of: "
+        too_many = REPLY_SIZE_MAX // VALUE_SIZE_MAX + 1
+        reads = [("GET", "large")] * too_many
+        assert (await transact(talk, *reads)).startswith(refused)
+        assert (await transact(talk, ("SET", "a", "1"), *reads)).startswith(refused)
+        assert (await transact(talk, ("INCR", "large"), ("SET", "a", "1"), *reads)).startswith(refused)
+        assert node.revision == before
+        fits = await transact(talk, *reads[1:-1], ("SET", "a", "1", "NX"), ("INCR", "large"))
+        assert len(fits) > (too_many - 2) * VALUE_SIZE_MAX
+        assert node.revision == before + 1
