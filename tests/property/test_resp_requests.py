@@ -26,7 +26,8 @@ def commands(pieces: list[bytes]) -> list[object]:
         for piece in pieces:
             parser.feed(piece)
             while (arguments := parser.next()) is not None:
-                found.append(arguments)
+                if arguments:  # an empty line or array is none
+                    found.append(arguments)
     except ProtocolFault as fault:
         found.append(str(fault))
     return found

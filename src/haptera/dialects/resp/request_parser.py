@@ -101,7 +101,11 @@ class RequestParser:
         self._buffer += data
 
     def next(self) -> list[bytes] | None:
-        """Return the arguments of the next command, or None where none is whole. Raises ProtocolFault."""
+        """Return the arguments of the next command, or None where none is whole. Raises ProtocolFault.
+
+        No arguments stand for an empty line or an empty array, which Redis passes over. The caller counts it as a
+        command, because one read may hold a quarter of a million.
+        """
         split = self._split
         if split is not None:
             at = self._at
@@ -131,16 +135,13 @@ class RequestParser:
 
     def _parse(self) -> list[bytes] | None:
         buffer = self._buffer
-        while not self._left:
+        if not self._left:
             if self._at == len(buffer):
                 if buffer:  # it may have held a large value
                     self._buffer, self._at = bytearray(), 0
                 return None
             if buffer[self._at] != _ARRAY:
-                words = self._inline()
-                if words is None or words:
-                    return words
-                continue
+                return self._inline()
             head = self._line("too big mbulk count string")
             if head is None:
                 return None
@@ -149,8 +150,9 @@ class RequestParser:
                 raise ProtocolFault("invalid multibulk length")
             if self.limited and count > STRANGER_ARGUMENTS_MAX:
                 raise ProtocolFault("unauthenticated multibulk length")
-            if count > 0:  # else Redis passes over it
-                self._left = count
+            if count <= 0:
+                return []
+            self._left = count
         while self._left:
             if self._size < 0 and not self._bulk_head():
                 return None

@@ -72,6 +72,7 @@ class RespSession(SessionHooks):
         #: The groups whose replies are not all written, in their order; bounded by COMMANDS_IN_FLIGHT_MAX.
         self._groups: deque[ReplyGroup] = deque()
         self._in_flight = 0
+        self._left = 0  # commands that this turn may still do
         self._writes = 0  # groups of writes that are not applied
         self._received = 0  # bytes since nothing was in flight: no command in flight is larger
         #: A command, or what its handler has given, that waits for the ones before it.
@@ -125,6 +126,10 @@ class RespSession(SessionHooks):
             for position in range(len(commands)):
                 self.caller.commands.drop(submission, position)
             raise
+
+    def spend(self, commands: int) -> None:
+        """Count a command as so many more ones of its turn, because it takes as long as they do."""
+        self._left -= commands
 
     def hold(self, size: int) -> bool:
         """Say how many bytes of its reply a `Slow` command holds; False where that is more than there may be."""
@@ -206,7 +211,7 @@ class RespSession(SessionHooks):
 
     def _run(self) -> bool:
         """Do commands until no whole one is there; True where one has to wait."""
-        left = COMMANDS_PER_TURN_MAX
+        self._left = COMMANDS_PER_TURN_MAX
         while not self._stopping:
             if self._submitted:  # else nothing has come to those that are in flight
                 self._submitted = False
@@ -222,8 +227,8 @@ class RespSession(SessionHooks):
                     return True
                 command_with_arguments, self._waiting = self._waiting, None
                 step = self._step(*command_with_arguments)
-            elif left:
-                left -= 1
+            elif self._left > 0:
+                self._left -= 1
                 step = self._next()
                 if step is None:
                     return False
@@ -258,6 +263,8 @@ class RespSession(SessionHooks):
         if arguments is None:
             return None
         self._parsed = True
+        if not arguments:
+            return _HELD
         command = COMMANDS.get(arguments[0])
         if (
             command is None

@@ -20,7 +20,8 @@ def parsed(*pieces: bytes, limited: bool = False) -> list[list[bytes]]:
     for piece in pieces:
         parser.feed(piece)
         while (arguments := parser.next()) is not None:
-            found.append(arguments)
+            if arguments:
+                found.append(arguments)
     return found
 
 
@@ -177,3 +178,11 @@ def test_a_large_command_leaves_no_memory_behind() -> None:
         assert tracemalloc.get_traced_memory()[0] < MIB
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize("empty", [b"\n", b"\r\n", b"*0\r\n", b"*-1\r\n"])
+def test_each_empty_line_and_array_is_handed_on_so_that_they_can_be_counted(empty: bytes) -> None:
+    parser = RequestParser()
+    parser.feed(empty * 3 + b"PING\r\n")
+    assert [parser.next() for _ in range(5)] == [[], [], [], [b"PING"], None]
+    assert parser.idle

@@ -303,3 +303,12 @@ async def test_a_message_stands_between_replies_in_the_version_of_the_connection
         talk.session.push([bulk(b"message"), bulk(b"x")])
         assert talk.take() == b">2\r\n$7\r\nmessage\r\n$1\r\nx\r\n"
         assert await talk.do("GET", "a") == b"_\r\n"
+
+
+@virtual_clock
+async def test_empty_lines_count_as_commands_of_a_turn() -> None:
+    async with opened() as node:
+        talk = Talk(node)
+        talk.send(b"\n" * (COMMANDS_PER_TURN_MAX * 2) + command("PING"))
+        assert talk.take() == b""
+        assert await talk.waited() == b"+PONG\r\n"
