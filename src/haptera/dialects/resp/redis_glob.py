@@ -16,8 +16,11 @@ from typing import Final
 
 from haptera.key_rules import KEY_SIZE_MAX
 
-#: Bytes of a pattern that are looked at: several times the longest key, and a millisecond to compile.
-PATTERN_SIZE_MAX: Final = 16 * 1024
+#: Bytes of a pattern that are looked at: the longest key with each byte escaped, and 20 milliseconds to compile at the
+#: very worst, where all of it is classes.
+PATTERN_SIZE_MAX: Final = 8 * 1024
+#: A pattern costs its session a command of the turn for each 16 bytes (`RespSession.spend`).
+PATTERN_COST_SHIFT: Final = 4
 #: Units of work (`haptera.state.sliced_work`): a byte of a key is compared with 64 elements in one.
 _ELEMENTS_SHIFT: Final = 6
 
@@ -31,22 +34,22 @@ class RedisGlob:
     with the prefix matches.
     """
 
-    __slots__ = ("_first", "_last", "_last_width", "_middle", "_width", "all", "prefix")
+    __slots__ = ("_first", "_last", "_last_width", "_middle", "_runs", "_width", "all", "prefix")
 
     def __init__(self, runs: list[list[bytes]], literal: bytes) -> None:
-        compiled = [(re.compile(b"".join(run), re.DOTALL), len(run)) for run in runs]
-        self._first = compiled[0][0]
-        self._last: re.Pattern[bytes] | None
-        self._last, self._last_width = compiled[-1] if len(compiled) > 1 else (None, 0)
-        self._middle = [pattern for pattern, _ in compiled[1:-1]]
+        self._runs = runs
+        self._first: re.Pattern[bytes] | None = None
+        self._last: re.Pattern[bytes] | None = None
+        self._last_width = len(runs[-1]) if len(runs) > 1 else 0
+        self._middle: list[re.Pattern[bytes]] = []
         self._width = sum(len(run) for run in runs)
         self.prefix = None if self._width > KEY_SIZE_MAX else _text(literal)
         prefix_alone = len(runs) == 2 and not runs[1] and len(runs[0]) == len(literal)
         self.all = prefix_alone and self.prefix is not None and len(self.prefix.encode()) == len(literal)
 
     def matches(self, key: bytes) -> bool:
-        """Whether the whole key matches."""
-        first = self._first.match(key)
+        """Whether the whole key matches. The first call compiles the pattern, because many are made and never asked."""
+        first = (self._first or self._compiled()).match(key)
         if first is None:
             return False
         at = first.end()
@@ -61,6 +64,14 @@ class RedisGlob:
                 return False
             at = found.end()
         return True
+
+    def _compiled(self) -> re.Pattern[bytes]:
+        first, *others = (re.compile(b"".join(run), re.DOTALL) for run in self._runs)
+        self._runs = []
+        self._first = first
+        if others:
+            *self._middle, self._last = others
+        return first
 
     def work(self, size: int) -> int:
         """Units of work of a match of a key of ``size`` bytes."""
@@ -120,9 +131,22 @@ def _class(pattern: bytes, at: int) -> tuple[bytes, int]:
         else:
             members.add(byte)
         at += 1
-    if negated:
-        members = set(range(256)) - members
-    return (b"[%b]" % b"".join(map(_escaped, sorted(members))) if members else b"(?!)"), at
+    return _element(frozenset(members), negated=negated), at
+
+
+@lru_cache(maxsize=64)
+def _element(members: frozenset[int], *, negated: bool) -> bytes:
+    """The regular expression of one byte of a class, in ranges: to compile each member costs 50 times as much."""
+    if not members:
+        return b"." if negated else b"(?!)"
+    ordered = sorted(members)
+    starts = [byte for byte in ordered if byte - 1 not in members]
+    ends = [byte for byte in ordered if byte + 1 not in members]
+    ranges = [
+        _escaped(low) if low == high else b"%b-%b" % (_escaped(low), _escaped(high))
+        for low, high in zip(starts, ends, strict=True)
+    ]
+    return b"[%b%b]" % (b"^" if negated else b"", b"".join(ranges))
 
 
 def _signed(byte: int) -> int:

@@ -10,7 +10,7 @@ from haptera.dialects.resp.config_parameters import holds, parameters
 from haptera.dialects.resp.error_words import NOT_AN_INTEGER, SYNTAX, words_of, wrong_arity
 from haptera.dialects.resp.help_lines import command_of_parts, part
 from haptera.dialects.resp.info_sections import info_text, last_save_s
-from haptera.dialects.resp.redis_glob import redis_glob
+from haptera.dialects.resp.redis_glob import PATTERN_COST_SHIFT, redis_glob
 from haptera.dialects.resp.reply_encoding import EMPTY_ARRAY, OK, ZERO, array, error, integer, map_of, text, verbatim
 from haptera.dialects.resp.steps import Slow, command_row
 from haptera.key_rules import number_of
@@ -28,6 +28,9 @@ _NO_REPLICAS: Final = error("ERR WAIT cannot be used with replica instances.")
 _NO_TIMEOUT: Final = error("ERR timeout is not an integer or out of range")
 _FLUSH_MODE: Final = error("ERR FUNCTION FLUSH only supports SYNC|ASYNC option")
 
+#: Bytes of the arguments of one CONFIG GET, whose patterns are compared with all parameters: a few milliseconds.
+CONFIG_PATTERNS_SIZE_MAX: Final = 4096
+_PATTERNS_TOO_LONG: Final = error(f"ERR the patterns are too long together: {CONFIG_PATTERNS_SIZE_MAX} bytes at most")
 #: Seconds of one DEBUG SLEEP: longer than any test waits.
 DEBUG_SLEEP_S_MAX: Final = 3600.0
 
@@ -44,11 +47,15 @@ def _info(session: RespSession, arguments: list[bytes]) -> Step:
 
 
 def _config_get(session: RespSession, arguments: list[bytes]) -> Step:
-    patterns = [pattern.lower() for pattern in arguments[2:]]
+    size = sum(map(len, arguments))
+    if size > CONFIG_PATTERNS_SIZE_MAX:
+        return _PATTERNS_TOO_LONG
+    session.spend(size >> PATTERN_COST_SHIFT)
+    globs = [redis_glob(pattern.lower()) for pattern in arguments[2:]]
     found = {
         name: value
         for name, value in parameters(session.caller.facts, measured=is_measured(session)).items()
-        if any(redis_glob(pattern).matches(name.encode()) for pattern in patterns)
+        if any(glob.matches(name.encode()) for glob in globs)
     }
     return map_of([(text(name), text(value)) for name, value in found.items()], session.protocol)
 

@@ -19,7 +19,7 @@ from haptera.dialects.resp.keyspace_channels import (
     range_of_channel,
     range_of_pattern,
 )
-from haptera.dialects.resp.redis_glob import redis_glob
+from haptera.dialects.resp.redis_glob import PATTERN_COST_SHIFT, redis_glob
 from haptera.dialects.resp.reply_encoding import array, bulk, error, integer, push
 from haptera.errors import Code
 from haptera.node.commands import operations
@@ -42,11 +42,14 @@ RANGES_MAX: Final = 256
 #: Bytes of the patterns of a connection together, but for those that are a prefix: each change is compared with them
 #: all, in a few milliseconds at most.
 PATTERNS_SIZE_MAX: Final = 512
+#: Bytes of all patterns of a connection together: they are read in some tens of milliseconds.
+PREFIXES_SIZE_MAX: Final = 64 * 1024
 #: Bytes of a subscription in memory beside its name.
 _OVERHEAD: Final = 256
 
 _TOO_MANY: Final = error(f"ERR too many subscriptions: {SUBSCRIPTIONS_MAX} at most, of {RANGES_MAX} keys and prefixes")
 _TOO_LONG: Final = error(f"ERR the name is too long: {NAME_SIZE_MAX} bytes at most")
+_TOO_MANY_PREFIXES: Final = error(f"ERR the patterns are too long together: {PREFIXES_SIZE_MAX} bytes at most")
 _TOO_MANY_PATTERNS: Final = error(f"ERR the patterns are too long together: {PATTERNS_SIZE_MAX} bytes at most")
 
 #: Commands of a connection of version 2 that has subscriptions: its replies could not be told from messages.
@@ -108,6 +111,7 @@ class Subscriptions:
         self._channels: dict[bytes, WatchedRange | None] = {}
         self._patterns: dict[bytes, WatchedRange | None] = {}
         self._patterns_size = 0
+        self._read_size = 0  # of all patterns, those that are a prefix among them
         self._watched: dict[WatchedRange, _Watched] = {}
 
     def __len__(self) -> int:
@@ -147,6 +151,10 @@ class Subscriptions:
             return _TOO_LONG
         if len(self) >= SUBSCRIPTIONS_MAX:
             return _TOO_MANY
+        if of_patterns:
+            self._session.spend(len(name) >> PATTERN_COST_SHIFT)
+            if self._read_size + len(name) > PREFIXES_SIZE_MAX:
+                return _TOO_MANY_PREFIXES
         glob = redis_glob(name) if of_patterns else None
         compared = 0 if glob is None or glob.all else len(name)
         if self._patterns_size + compared > PATTERNS_SIZE_MAX:
@@ -164,6 +172,7 @@ class Subscriptions:
                 watched.patterns[name] = glob
         added[name] = about
         self._patterns_size += compared
+        self._read_size += len(name) if of_patterns else 0
         (self._counts.patterns if of_patterns else self._counts.channels)[name] += 1
         self._session.keep(len(name) + _OVERHEAD)
         return None
@@ -210,8 +219,10 @@ class Subscriptions:
     def _remove(self, name: bytes, removed: dict[bytes, WatchedRange | None]) -> None:
         about = removed.pop(name)
         of_patterns = removed is self._patterns
-        if of_patterns and not redis_glob(name).all:
-            self._patterns_size -= len(name)
+        if of_patterns:
+            self._read_size -= len(name)
+            if not redis_glob(name).all:
+                self._patterns_size -= len(name)
         counts = self._counts.patterns if of_patterns else self._counts.channels
         counts[name] -= 1
         if not counts[name]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from unittest.mock import Mock
+
 import pytest
 
 from haptera.dialects.resp.redis_glob import PATTERN_SIZE_MAX, redis_glob
@@ -70,3 +73,33 @@ def test_many_stars_take_no_time_that_grows_beyond_the_key_and_the_pattern() -> 
     assert glob.matches(b"a" * 4095 + b"b")
     assert glob.work(4096) > 100_000
     assert redis_glob(b"*" * PATTERN_SIZE_MAX).matches(b"x")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "members"),
+    [
+        (b"[acd]", b"acd"),
+        (b"[a-cx-zb]", b"abcxyz"),
+        (b"[^b]", bytes(set(range(256)) - set(b"b"))),
+        (b"[^a-cx]", bytes(set(range(256)) - set(b"abcx"))),
+        (b"[\\--\xff]", b"-\xff"),
+    ],
+)
+def test_a_class_has_its_members_and_no_others(pattern: bytes, members: bytes) -> None:
+    glob = redis_glob(pattern)
+    assert bytes(byte for byte in range(256) if glob.matches(bytes([byte]))) == bytes(sorted(members))
+
+
+def test_a_class_is_compiled_in_ranges() -> None:
+    _, element = redis_glob(b"~[^b]")._runs[0]
+    assert len(element) < 10
+
+
+def test_a_pattern_is_compiled_when_it_is_asked_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    compile_run = Mock(wraps=re.compile)
+    monkeypatch.setattr(re, "compile", compile_run)
+    glob = redis_glob(b"asked first*[x-z]?")
+    compile_run.assert_not_called()
+    assert glob.matches(b"asked first, y!")
+    assert glob.matches(b"asked first, x?")
+    assert compile_run.call_count == 2

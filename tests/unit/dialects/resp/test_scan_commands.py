@@ -111,7 +111,7 @@ async def test_a_scan_goes_on_at_another_connection_of_the_listener() -> None:
         ((0, "COUNT", 0), SYNTAX),
         ((0, "COUNT", "x"), b"-ERR value is not an integer or out of range\r\n"),
         ((0, "FOO", 1), SYNTAX),
-        ((0, "MATCH", "x" * 16385), b"-ERR the pattern is longer than 16384 bytes\r\n"),
+        ((0, "MATCH", "x" * 8193), b"-ERR the pattern is longer than 8192 bytes\r\n"),
     ],
 )
 @virtual_clock

@@ -124,3 +124,12 @@ async def test_there_are_no_functions_and_no_modules() -> None:
         assert await wire.do("FUNCTION", "LIST") == await wire.do("MODULE", "LIST") == b"*0\r\n"
         assert await wire.do("FUNCTION", "LOAD", "x") == b"-ERR unknown subcommand 'LOAD'. Try FUNCTION HELP.\r\n"
         assert int((await wire.do("LASTSAVE"))[1:-2]) > 1_700_000_000
+
+
+async def test_the_patterns_of_one_config_get_are_bounded_together() -> None:
+    async with served() as node:
+        wire = await node.wire()
+        too_long = b"-ERR the patterns are too long together: 4096 bytes at most\r\n"
+        assert await wire.do("CONFIG", "GET", "a" * 20_000) == too_long
+        assert await wire.do("CONFIG", "GET", *[f"{number}[^a]*" for number in range(20_000)]) == too_long
+        assert await wire.do("CONFIG", "GET", *["no such"] * 100, "SAVE") == b"*2\r\n$4\r\nsave\r\n$0\r\n\r\n"

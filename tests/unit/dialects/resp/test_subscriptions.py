@@ -8,7 +8,7 @@ import pytest
 
 from haptera.dialects.resp.keyspace_channels import EVERYTHING, WatchedRange, range_of_channel, range_of_pattern
 from haptera.dialects.resp.resp_state import RespState
-from haptera.dialects.resp.subscriptions import PATTERNS_SIZE_MAX, RANGES_MAX
+from haptera.dialects.resp.subscriptions import PATTERNS_SIZE_MAX, PREFIXES_SIZE_MAX, RANGES_MAX
 from haptera.node.commands import operations
 from haptera.testing import virtual_clock
 from tests.unit.dialects.resp.talks import Limited, Talk, command
@@ -276,3 +276,16 @@ def test_a_channel_is_about_a_key_or_all_of_them(channel: bytes, about: WatchedR
 )
 def test_a_pattern_is_about_the_keys_with_a_prefix(pattern: bytes, about: WatchedRange | None) -> None:
     assert range_of_pattern(pattern) == about
+
+
+@virtual_clock
+async def test_all_patterns_of_a_connection_are_bounded_together() -> None:
+    async with opened() as node:
+        talk = Talk(node)
+        size = 4096
+        names = [b"%0*d*" % (size - 1, number) for number in range(PREFIXES_SIZE_MAX // size + 1)]
+        refused = b"-ERR the patterns are too long together: %d bytes at most\r\n" % PREFIXES_SIZE_MAX
+        replies = await talk.say(command("PSUBSCRIBE", *names))
+        assert replies.endswith(told(b"psubscribe", names[-2], len(names) - 1) + refused)
+        await talk.do("PUNSUBSCRIBE", names[0])
+        assert await talk.do("PSUBSCRIBE", names[-1]) == told(b"psubscribe", names[-1], len(names) - 1)
