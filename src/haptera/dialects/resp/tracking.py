@@ -206,7 +206,8 @@ class Tracking:
         """Tell keys as changed; None for all that there are."""
         session, redirect = self._session, self.options.redirect
         target = session.state.sessions.get(redirect) if redirect else session
-        if target is None:
+        if target is None or target.caller.submitter.user != session.caller.submitter.user:
+            # It is gone, or has logged in as a user to whom these keys may be hidden.
             self.is_broken = True
             if session.protocol == 3:
                 session.push([bulk(b"tracking-redir-broken"), integer(redirect)])

@@ -181,6 +181,21 @@ async def test_version_2_has_another_connection_told() -> None:
 
 
 @virtual_clock
+async def test_a_connection_that_becomes_another_user_is_told_no_longer() -> None:
+    async with opened() as node:
+        state = RespState()
+        listener, talk = Talk(node, state=state), Talk(node, state=state)
+        number = listener.connection.caller.number
+        assert await talk.do("CLIENT", "TRACKING", "ON", "REDIRECT", number) == OK
+        listener.connection.caller.become(Limited(("read", ["other/*"])))
+        await listener.do("SUBSCRIBE", "__redis__:invalidate")
+        await talk.do("GET", "a")
+        await change(node, "a")
+        assert await settled(listener) == b""
+        assert b"broken_redirect" in await talk.do("CLIENT", "TRACKINGINFO")
+
+
+@virtual_clock
 async def test_a_connection_of_another_user_is_not_told() -> None:
     async with opened() as node:
         state = RespState()
