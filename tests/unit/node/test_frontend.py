@@ -208,6 +208,28 @@ async def test_a_reader_that_never_reads_has_no_more_commands_done_and_is_ended(
 
 
 @virtual_clock
+async def test_answers_that_are_not_taken_are_charged_to_the_process() -> None:
+    async with with_dialect() as url:
+        async with connect(url) as db:
+            await db.set("large", bytes(1024 * 1024))
+        before = url.server._budget.used
+        line = await Line.to(url)
+        line.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        line.writer.write(b"large\n" * 500)
+        await asyncio.sleep(1)
+        assert url.server._budget.used - before >= frontend_connection.UNWRITTEN_MAX // 2
+        line.writer.transport.resume_reading()  # type: ignore[attr-defined]
+        await line.reader.readexactly(500 * (1024 * 1024 + 1))
+        assert url.server._budget.used == before
+        line.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        line.writer.write(b"large\n" * 500)
+        await asyncio.sleep(1)
+        line.writer.transport.abort()
+        await asyncio.sleep(1)
+        assert url.server._budget.used == before
+
+
+@virtual_clock
 async def test_what_a_session_holds_is_charged_to_the_process() -> None:
     async with with_dialect() as url:
         line = await Line.to(url)

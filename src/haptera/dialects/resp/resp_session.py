@@ -135,6 +135,12 @@ class RespSession(SessionHooks):
         """Say how many bytes of its reply a `Slow` command holds; False where that is more than there may be."""
         return self._held.hold_reply(size)
 
+    def has_room(self, size: int) -> bool:
+        """Whether the process may hold so many bytes more for a reply that is made at once."""
+        found = self._held.hold_reply(size)
+        self._held.hold_reply(0)
+        return found
+
     def keep(self, change: int) -> None:
         """Say that a part of the dialect keeps so many bytes more for the connection, or less."""
         self._held.kept += change

@@ -8,6 +8,7 @@ from haptera.dialects.resp.bounds import REPLY_SIZE_MAX
 from haptera.dialects.resp.error_words import ANSWER_TOO_LARGE, words_of
 from haptera.dialects.resp.reply_encoding import OK, ONE, ZERO, array, bulk_or_null
 from haptera.errors import Code, Failure
+from haptera.key_rules import VALUE_SIZE_MAX
 
 if TYPE_CHECKING:
     from haptera.dialects.resp.resp_session import RespSession
@@ -91,7 +92,8 @@ def values(result: Outcome, session: RespSession) -> bytes:
     """The values of several keys, null for each missing one."""
     if type(result) is tuple:
         version = session.protocol
-        if sum(len(entry[0]) for entry in result[0] if entry is not None) > REPLY_SIZE_MAX:
+        size = sum(len(entry[0]) for entry in result[0] if entry is not None)
+        if size > REPLY_SIZE_MAX or (size > VALUE_SIZE_MAX and not session.has_room(size)):
             return ANSWER_TOO_LARGE
         return array([bulk_or_null(None if entry is None else entry[0], version) for entry in result[0]])
     return failed(result)

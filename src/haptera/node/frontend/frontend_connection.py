@@ -60,6 +60,7 @@ class FrontendConnection(asyncio.Protocol):
         "_session",
         "_timer",
         "_transport",
+        "_unsent",
         "_writing",
         "bytes_received",
         "bytes_sent",
@@ -88,6 +89,7 @@ class FrontendConnection(asyncio.Protocol):
         self._half_open = True
         self._known = False  # whether all that tells who the other side is has come
         self._charged = 0
+        self._unsent = 0  # bytes that are charged because the other side does not take them
         self._drained: asyncio.Future[None] | None = None
         self._reason: Failure | None = None  # why it is drained
         # The end of the time of a handshake, or of a message that has begun, and the timer that looks at it.
@@ -218,6 +220,8 @@ class FrontendConnection(asyncio.Protocol):
         self._out_size += len(data)
         if self._out_size >= UNWRITTEN_MAX:
             self.full = True
+        if self._paused:
+            self._charge_unsent(self._unsent + len(data))
         if not self._flushing and not self._in_session:
             self._flushing = True
             self.loop.call_soon(self._flush_later)
@@ -253,11 +257,19 @@ class FrontendConnection(asyncio.Protocol):
     def pause_writing(self) -> None:
         """The socket takes less than is written."""
         self._paused = self.full = True
+        if self._transport is not None:
+            self._charge_unsent(self._transport.get_write_buffer_size() + self._out_size)
 
     def resume_writing(self) -> None:
         """The socket has caught up."""
         self._paused = False
+        self._charge_unsent(0)
         self._flush()
+
+    def _charge_unsent(self, size: int) -> None:
+        """Charge answers that are not taken, so that what they hold is not given to other connections, too."""
+        self._server.budget.used += size - self._unsent
+        self._unsent = size
 
     def _is_paused(self) -> bool:
         return self._paused
@@ -390,6 +402,7 @@ class FrontendConnection(asyncio.Protocol):
             except Exception as error:
                 _logger.error("session_failed", exc_info=error)
         self.charge(0)
+        self._charge_unsent(0)
         self._out.clear()
         self.caller.gone()
         self._server.lost(self)

@@ -235,3 +235,14 @@ async def test_a_reply_that_is_too_large_is_refused() -> None:
             said = await talk.do(name, "b", large, "c", large, "d", large)
             assert said == b"-ERR the command, or its reply, is larger than this server takes\r\n"
         assert len(await talk.do("MGET", "a", "a")) > 2 * VALUE_SIZE_MAX
+
+
+@virtual_clock
+async def test_a_large_mget_is_refused_where_the_process_has_no_room_for_its_reply() -> None:
+    async with at_a_time() as node:
+        talk = Talk(node)
+        await talk.do("SET", "a", bytes(VALUE_SIZE_MAX))
+        assert len(await talk.do("MGET", "a", "a")) > 2 * VALUE_SIZE_MAX
+        talk.connection.affordable = False
+        assert await talk.do("MGET", "a", "a") == b"-ERR the reply would be larger than this server sends\r\n"
+        assert await talk.do("MGET", "none", "none") == b"*2\r\n" + NULL * 2
