@@ -72,7 +72,6 @@ class RespSession(SessionHooks):
         #: The groups whose replies are not all written, in their order; bounded by COMMANDS_IN_FLIGHT_MAX.
         self._groups: deque[ReplyGroup] = deque()
         self._in_flight = 0
-        self._left = 0  # commands that this turn may still do
         self._writes = 0  # groups of writes that are not applied
         self._received = 0  # bytes since nothing was in flight: no command in flight is larger
         #: A command, or what its handler has given, that waits for the ones before it.
@@ -127,19 +126,9 @@ class RespSession(SessionHooks):
                 self.caller.commands.drop(submission, position)
             raise
 
-    def spend(self, commands: int) -> None:
-        """Count a command as so many more ones of its turn, because it takes as long as they do."""
-        self._left -= commands
-
     def hold(self, size: int) -> bool:
         """Say how many bytes of its reply a `Slow` command holds; False where that is more than there may be."""
         return self._held.hold_reply(size)
-
-    def has_room(self, size: int) -> bool:
-        """Whether the process may hold so many bytes more for a reply that is made at once."""
-        found = self._held.hold_reply(size)
-        self._held.hold_reply(0)
-        return found
 
     def keep(self, change: int) -> None:
         """Say that a part of the dialect keeps so many bytes more for the connection, or less."""
@@ -266,11 +255,9 @@ class RespSession(SessionHooks):
             self._add(protocol_error(str(fault)))
             self._stopping = True
             return None
-        if arguments is None:
-            return None
-        self._parsed = True
-        if not arguments:
-            return _HELD
+        self._parsed = self._parsed or arguments is not None
+        if not arguments:  # an empty line is passed over
+            return None if arguments is None else _HELD
         command = COMMANDS.get(arguments[0])
         if (
             command is None

@@ -9,6 +9,7 @@ from haptera.node.commands import operations
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from haptera.dialects.resp.held_bytes import HeldBytes
     from haptera.dialects.resp.steps import Command, Gate, Step, Wrap
     from haptera.node.commands import Result
 
@@ -23,6 +24,8 @@ class SessionHooks:
     ``attributes`` are for the parts themselves.
     """
 
+    _held: HeldBytes
+
     def __init__(self) -> None:
         self.gates: tuple[Gate, ...] = ()
         self.wraps: tuple[Wrap, ...] = ()
@@ -34,6 +37,17 @@ class SessionHooks:
         self.attributes: dict[str, Any] = {}
         #: Whether EXEC asks for the steps of its commands.
         self.in_transaction = False
+        self._left = 0  # commands that this turn may still do
+
+    def spend(self, commands: int) -> None:
+        """Count a command as so many more ones of its turn, because it takes as long as they do."""
+        self._left -= commands
+
+    def has_room(self, size: int) -> bool:
+        """Whether the process may hold so many bytes more for a reply that is made at once."""
+        found = self._held.hold_reply(size)
+        self._held.hold_reply(0)
+        return found
 
     def reply_of_gates(self, command: Command, arguments: list[bytes]) -> bytes | None:
         """The reply in the place of a command that is not run now; None to go on."""
