@@ -98,6 +98,7 @@ def test_quotas(haptera: Any) -> None:
     assert ok(haptera("user", "show", "ann")) == "ann\tenabled\tnone\t-\twatches=0/0,leases=0/2\n"
     for wrong in ((), ("--none", "--keys", "1"), ("--none", "--claim", "a"), ("--claim", "a"), ("--keys", "-1")):
         assert haptera(*quota, *wrong).code == 2, wrong
+    assert "`haptera user show USER` says what is used" in haptera(*quota).err
     assert haptera("user", "quota", "token:t", "--keys", "1").code == 2
     assert "QUOTA" not in haptera("user", "quota", "none", "--keys", "1").err
     assert ok(haptera(*quota, "--none")) == "removed\n"

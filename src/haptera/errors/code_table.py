@@ -118,7 +118,7 @@ TABLE: Final[dict[int, tuple[str, str, Outcome]]] = {
     3010: ("HANDLER_FAILED", "the handler failed", "unknown"),
     3011: ("ANSWER_NOT_KEPT", "the change was applied, its answer is no longer kept", "applied"),
     3012: ("REQUEST_ID_REUSED", "the request_id belongs to another request", "not_applied"),
-    3013: ("QUOTA_EXCEEDED", "the user's quota is used up", "not_applied"),
+    3013: ("QUOTA_EXCEEDED", "this would take more than the user's quota leaves", "not_applied"),
     4001: ("KEY_NOT_FOUND", "the key does not exist", "not_applied"),
     4002: ("VERSION_MISMATCH", "the key has another version", "not_applied"),
     4003: ("KEY_EXISTS", "the key exists already", "not_applied"),

@@ -231,7 +231,7 @@ class RequestIdReused(ServerError):
 
 
 class QuotaExceeded(ServerError):
-    """3013: the user's quota is used up."""
+    """3013: this would take more than the user's quota leaves."""
 
 
 class KeyNotFound(ServerError, KeyError):

@@ -42,7 +42,10 @@ def command(name: str, without: bool, claim: str | None, client: Client, **numbe
     if without and (given or claim is not None):
         raise click.UsageError("--none removes the quota, and goes with no other option")
     if not without and not given:
-        raise click.UsageError("give at least one of --keys, --bytes, --watches and --leases, or --none")
+        raise click.UsageError(
+            "give at least one of --keys, --bytes, --watches and --leases, or --none; `haptera user show USER` says "
+            "what is used"
+        )
     shown = {"keys": None, "bytes": given.get("size"), "watches": None, "leases": None, **given}
     shown.pop("size", None)
     return change(
