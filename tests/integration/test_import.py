@@ -127,6 +127,17 @@ def test_missing_file_empty_file_and_file_without_rows(url: str, tmp_path: Path)
     assert stored(url) == {}
 
 
+def test_refused_import_names_the_next_step(tmp_path: Path, short_path: Path) -> None:
+    file = tmp_path / "rows.tsv"
+    file.write_bytes(lines(rows(2)))
+    with serving(short_path / "data", auth=True) as served:
+        url = served.ready().url
+        ended = run("import", str(file), "--url", url)
+        assert "0 rows are certainly stored; stopped at line 1\n  name a user: --user NAME" in ended.err
+        told = json.loads(run("import", str(file), "--url", url, "--json").err)["error"]
+        assert told["help"].startswith("name a user: --user NAME")
+
+
 def test_progress_is_shown_on_a_terminal(url: str, tmp_path: Path) -> None:
     file = tmp_path / "rows.tsv"
     file.write_bytes(lines(rows(1500)))

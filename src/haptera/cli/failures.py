@@ -167,11 +167,12 @@ def tell(error: HapteraError, *, change: bool = False, target: Target | None = N
     if change:
         text += EFFECTS[error.outcome]
         told["outcome"] = error.outcome
-    output.error(text, told, code, help_=help_ or _next_step(error))
+    output.error(text, told, code, help_=help_ or next_step(error))
     return code
 
 
-def _next_step(error: HapteraError) -> str:
+def next_step(error: BaseException) -> str:
+    """The next step behind the error, or an empty text."""
     if not isinstance(error, ServerError):
         return ""
     return NEXT_STEPS.get(error.code, "")

@@ -13,7 +13,7 @@ import click
 from haptera.cli import output, standard_streams
 from haptera.cli.client_command import Client, client_options, fence_option
 from haptera.cli.exit_codes import DONE, INTERRUPTED, UNKNOWN, USAGE
-from haptera.cli.failures import described, exit_code, fields
+from haptera.cli.failures import described, exit_code, fields, next_step
 from haptera.cli.transfer.columns import Wanted
 from haptera.cli.transfer.row_batches import Reader
 from haptera.cli.transfer.store_rows import Interrupted, Tally, store
@@ -132,7 +132,8 @@ def _report(tally: Tally, reader: Reader, seconds: float, code: int, client: Cli
         uncertain = f", {tally.uncertain} may be" if tally.uncertain else ""
         stopped = f"stopped at {reader.unit} {tally.stopped_at}"
         message = f"{described(tally.error, client.target)}; {certain}{uncertain}; {stopped}"
-        output.error(message, {**fields(tally.error, client.target), "message": message, **result}, code)
+        told = {**fields(tally.error, client.target), "message": message, **result}
+        output.error(message, told, code, help_=next_step(tally.error))
 
 
 class Progress(Protocol):
