@@ -63,6 +63,11 @@ if TYPE_CHECKING:
     from haptera.client.recipes.queue_worker import Worker
     from haptera.client.recipes.rate_limit import RateLimit
     from haptera.client.recipes.semaphore import Semaphore
+    from haptera.client.typed.typed_cache import TypedCache
+    from haptera.client.typed.typed_database import TypedDatabase
+    from haptera.client.typed.typed_entries import TypedEntry, TypedEvent
+    from haptera.client.typed.typed_streams import TypedChanges, TypedScan, TypedWatch
+    from haptera.client.typed.typed_transaction import TypedTransaction
     from haptera.peer import Peer
     from haptera.transport import Place
 
@@ -106,6 +111,14 @@ __all__ = [
     "Token",
     "TransactResult",
     "Transaction",
+    "TypedCache",
+    "TypedChanges",
+    "TypedDatabase",
+    "TypedEntry",
+    "TypedEvent",
+    "TypedScan",
+    "TypedTransaction",
+    "TypedWatch",
     "User",
     "UserQuota",
     "Value",
@@ -142,6 +155,14 @@ _LATER: Final = {
     "RoleGrants": "haptera.client.calls.administration",
     "Semaphore": "haptera.client.recipes.semaphore",
     "Token": "haptera.client.calls.administration",
+    "TypedCache": "haptera.client.typed.typed_cache",
+    "TypedChanges": "haptera.client.typed.typed_streams",
+    "TypedDatabase": "haptera.client.typed.typed_database",
+    "TypedEntry": "haptera.client.typed.typed_entries",
+    "TypedEvent": "haptera.client.typed.typed_entries",
+    "TypedScan": "haptera.client.typed.typed_streams",
+    "TypedTransaction": "haptera.client.typed.typed_transaction",
+    "TypedWatch": "haptera.client.typed.typed_streams",
     "UserQuota": "haptera.client.calls.administration",
     "Worker": "haptera.client.recipes.queue_worker",
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from haptera.client.calls.access_calls import AccessCalls
 from haptera.client.calls.change_calls import ChangeCalls
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from haptera.client.channels.channel import Channel
+    from haptera.client.typed.typed_database import TypedDatabase
+    from haptera.value_codecs import CodecName
+
+T = TypeVar("T")
 
 
 class Database(
@@ -44,6 +48,26 @@ class Database(
     def __init__(self, channel: Channel, name: str, timeout: float | None) -> None:
         super().__init__(channel, timeout)
         self._name = name
+
+    def typed(self, of: type[T], *, codec: CodecName = "json") -> TypedDatabase[T]:
+        """Give the values of some calls a type: ``configs = db.typed(Config)``.
+
+        Args:
+            of: The type of the values: a Struct of msgspec, a dataclass, a model of pydantic, or a type made of the
+                plain ones, ``list[int]`` for instance.
+            codec: The form in which they are stored, ``"json"`` or ``"msgpack"``.
+
+        Returns:
+            The calls that have values, with that type.
+
+        Raises:
+            TypeError: Values of the type cannot be stored.
+            ValueError: There is no such codec.
+        """
+        from haptera.client.typed.typed_database import TypedDatabase  # noqa: PLC0415 - few programs need it at once
+        from haptera.value_codecs import ValueCodec  # noqa: PLC0415
+
+        return TypedDatabase(self, ValueCodec(of, codec))
 
     async def drain(self, *, timeout: float = 30.0) -> None:
         """Take no more calls, wait for the ones under way, and close.

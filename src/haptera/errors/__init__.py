@@ -20,6 +20,7 @@
         TransactionConflict         a key that a transaction has read was changed before its commit
         LeaseLost                   a lease was not renewed in time, or the node has ended it
         LockLost                    a lock, a leadership or a permit was lost while it was held
+        UnexpectedValue             a value does not fit the type that a program reads or writes it as
         WaitTimeout                 others were waited for as long as the program wanted to
         WrongLoop                   an object was used outside the event loop, thread or process that it belongs to
 
@@ -47,7 +48,15 @@ from haptera.errors.storage import (
     StorageError,
     WrongKey,
 )
-from haptera.errors.usage import ConfigurationError, LeaseLost, LockLost, TransactionConflict, WaitTimeout, WrongLoop
+from haptera.errors.usage import (
+    ConfigurationError,
+    LeaseLost,
+    LockLost,
+    TransactionConflict,
+    UnexpectedValue,
+    WaitTimeout,
+    WrongLoop,
+)
 
 if TYPE_CHECKING:
     from haptera.errors.codes import *  # noqa: F403  # its `__all__` says which
@@ -77,6 +86,7 @@ __all__ = [
     "ServerError",
     "StorageError",
     "TransactionConflict",
+    "UnexpectedValue",
     "WaitTimeout",
     "WrongKey",
     "WrongLoop",

@@ -1,12 +1,12 @@
-"""Errors that no peer tells: a program uses Haptera otherwise than it can be used, its transaction conflicts, or it has
-lost what it held.
+"""Errors that no peer tells: a program uses Haptera otherwise than it can be used, its transaction conflicts, it has
+lost what it held, or a value is of another type than it expects.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from haptera.errors.base import HapteraError
+from haptera.errors.base import HapteraError, printable
 
 if TYPE_CHECKING:
     from haptera.errors.code_table import Outcome
@@ -39,6 +39,24 @@ class LockLost(HapteraError):
     """A lock, a leadership or a permit was lost while a program held it, or waited for it."""
 
     name: str = "LOCK_LOST"
+
+
+class UnexpectedValue(HapteraError, ValueError):
+    """A value does not fit the type that a program reads it as, or writes it as.
+
+    ``details`` has the ``reason``, and the ``key``, or the ``service`` and the ``method`` of an answer. `outcome` says
+    whether the call has taken effect: a read has none, and a value that was to be written was not sent.
+    """
+
+    name: str = "UNEXPECTED_VALUE"
+
+    def __init__(self, of: str, type_name: str, reason: str, outcome: Outcome, **details: str) -> None:
+        super().__init__(printable(f"{of} does not fit {type_name}: {reason}"))
+        self.reason = reason
+        #: The key of the value; None for an answer.
+        self.key: str | None = details.get("key")
+        self.outcome: Outcome = outcome
+        self.details = {**details, "reason": reason}
 
 
 class WaitTimeout(HapteraError, TimeoutError):
