@@ -7,6 +7,7 @@ itself, where a program has that installed: nothing here imports it before the p
 from __future__ import annotations
 
 import dataclasses
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Protocol, TypeVar, get_origin
 
 import msgspec
@@ -29,8 +30,11 @@ REASON_MAX: Final = 200
 #: Complaints of a model that one reason names.
 COMPLAINTS_MAX: Final = 3
 
-#: All errors by which msgspec, pydantic and Python say that bytes or an object do not fit. A RecursionError is that of a
-#: value nested too deeply, a ValueError or TypeError that of a check in the program's own class.
+#: Codecs that are kept for the calls of peers: a program has a class for each of its messages.
+KEPT_MAX: Final = 256
+
+#: All errors by which msgspec, pydantic and Python say that bytes or an object do not fit. A RecursionError tells of a
+#: value nested too deeply, a ValueError or TypeError is that of a check in the program's own class.
 _MISFITS: Final = (msgspec.MsgspecError, ValueError, TypeError, OverflowError, RecursionError, NotImplementedError)
 
 
@@ -97,6 +101,17 @@ class ValueCodec(Generic[T]):
             return self._decode(data)
         except _MISFITS as error:
             raise Misfit(_reason(error)) from None
+
+
+def codec_of(of: type[T], codec: CodecName) -> ValueCodec[T]:
+    """Return the codec of a type, made once. Raises as `ValueCodec` does."""
+    key: Any = of
+    return _kept(key, codec)
+
+
+@lru_cache(maxsize=KEPT_MAX)
+def _kept(of: Any, codec: CodecName) -> ValueCodec[Any]:
+    return ValueCodec(of, codec)
 
 
 def _has_fields(of: object) -> bool:

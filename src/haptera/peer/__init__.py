@@ -33,9 +33,10 @@ from haptera.peer.remote_address import (
 from haptera.peer.request import Request, respond_all
 from haptera.peer.secret_files import check_key_file, read_key_file, read_password_file
 from haptera.peer.server import Server, tls_of
-from haptera.peer.service import Service, method
+from haptera.peer.service import Service, method, typed_method
 from haptera.peer.session import SessionService, has_no_argument
 from haptera.peer.trace import Trace
+from haptera.peer.typed_answers import TypedCallStream
 from haptera.peer.url_options import read_listening_options, read_options
 from haptera.security import Verifier, decoy
 from haptera.timeouts import DEFAULT, Timeout, check_timeout
@@ -74,6 +75,7 @@ __all__ = [
     "SessionService",
     "Timeout",
     "Trace",
+    "TypedCallStream",
     "Verifier",
     "address_of",
     "assemble",
@@ -98,6 +100,7 @@ __all__ = [
     "send_away",
     "share_budget",
     "tls_of",
+    "typed_method",
     "unix_credentials",
     "verifier_for",
 ]

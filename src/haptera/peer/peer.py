@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, overload
 
 from haptera.peer.call import Call, CallStream
 from haptera.peer.identity import ANYONE, Identity
 from haptera.peer.item_queue import Items
 from haptera.peer.limits import DRAIN_S
+from haptera.peer.typed_answers import TypedAnswers, TypedCallStream
 from haptera.timeouts import DEFAULT, Timeout
 from haptera.transport import Place, url_of, warn_unclosed
 from haptera.wire import Tag
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from haptera.peer.outgoing_calls import Caller
     from haptera.peer.remote_address import Credentials
     from haptera.peer.service import Service
+    from haptera.value_codecs import CodecName
+
+T = TypeVar("T")
 
 _REQUEST_ID_SIZE: Final = 16
 _RESENT: Final = bytes((Tag.RESENT, 0))
@@ -135,6 +139,7 @@ class Peer:
         route = service, method, _RESENT if resent else b""
         return self._caller.begin(route, payload, timeout, request_id=request_id, repeats=repeats)
 
+    @overload
     async def call(
         self,
         service: str,
@@ -143,20 +148,62 @@ class Peer:
         *,
         items: AsyncIterable[bytes] | None = None,
         timeout: Timeout = DEFAULT,
-    ) -> bytes:
+    ) -> bytes: ...
+
+    @overload
+    async def call(
+        self,
+        service: str,
+        method: str,
+        payload: object = b"",
+        *,
+        codec: CodecName,
+        returning: type[T],
+        items: AsyncIterable[bytes] | None = None,
+        timeout: Timeout = DEFAULT,
+    ) -> T: ...
+
+    @overload
+    async def call(
+        self,
+        service: str,
+        method: str,
+        payload: object = b"",
+        *,
+        codec: CodecName,
+        returning: None = None,
+        items: AsyncIterable[bytes] | None = None,
+        timeout: Timeout = DEFAULT,
+    ) -> None: ...
+
+    async def call(
+        self,
+        service: str,
+        method: str,
+        payload: object = b"",
+        *,
+        codec: CodecName | None = None,
+        returning: type[T] | None = None,
+        items: AsyncIterable[bytes] | None = None,
+        timeout: Timeout = DEFAULT,
+    ) -> bytes | T | None:
         """Call a method and return its one answer.
 
         Args:
             service: The name of the service.
             method: The name of its method.
-            payload: The argument.
+            payload: The argument: bytes, or with a codec a value of the program, ``b""`` for none.
+            codec: The form of the argument and the answer, ``"json"`` or ``"msgpack"``, for a typed method.
+            returning: The type of the answer, with a codec; None where the method answers with no value.
             items: Items to send behind the request, for a method that takes many.
             timeout: Seconds, 5 unless the dialled URL says otherwise, None for no limit. The other side keeps it too.
 
         Returns:
-            The payload of the answer.
+            The payload of the answer, as bytes or as a value of the type.
 
         Raises:
+            UnexpectedValue: The argument does not fit its own class, and nothing was sent, or the answer does not fit
+                ``returning`` (its outcome is ``applied``).
             ServerError: The answer is an error; it is of the subclass of its code.
             DeadlineExceeded: The time is over.
             ConnectionLost: The connection has ended; its ``outcome`` is the call's, as far as it is known.
@@ -164,20 +211,28 @@ class Peer:
             TypeError, ValueError: ``timeout`` is not a number of seconds above 0.
             Exception: The exception of ``items``.
         """
+        if codec is not None:
+            answers = TypedAnswers(service, method, codec, returning)
+            answer = await self.call(service, method, answers.sent(payload), items=items, timeout=timeout)
+            return answers.received(answer, "applied")
+        if returning is not None:
+            raise TypeError("returning goes with a codec")
         if timeout is DEFAULT:
             timeout = self._call_timeout_s
+        argument: Any = payload  # the caller checks that it is bytes
         caller = self._caller
         if items is None:
-            answer = await caller.begin((service, method, b""), payload, timeout)
-            return answer.payload if answer.failure is None else answer.result()
+            ended = await caller.begin((service, method, b""), argument, timeout)
+            return ended.payload if ended.failure is None else ended.result()
         sent = Items(sends=True)
-        call = caller.begin((service, method, b""), payload, timeout, items=sent)
+        call = caller.begin((service, method, b""), argument, timeout, items=sent)
         sender = self._link.loop.create_task(caller.send_items(call, sent, items))
         try:
             return (await call).result()
         finally:
             sender.cancel()
 
+    @overload
     def stream(
         self,
         service: str,
@@ -186,22 +241,56 @@ class Peer:
         *,
         items: AsyncIterable[bytes] | None = None,
         timeout: float | None = None,
-    ) -> CallStream:
+    ) -> CallStream: ...
+
+    @overload
+    def stream(
+        self,
+        service: str,
+        method: str,
+        payload: object = b"",
+        *,
+        codec: CodecName,
+        returning: type[T],
+        items: AsyncIterable[bytes] | None = None,
+        timeout: float | None = None,
+    ) -> TypedCallStream[T]: ...
+
+    def stream(
+        self,
+        service: str,
+        method: str,
+        payload: object = b"",
+        *,
+        codec: CodecName | None = None,
+        returning: type[T] | None = None,
+        items: AsyncIterable[bytes] | None = None,
+        timeout: float | None = None,
+    ) -> CallStream | TypedCallStream[T]:
         """Call a method that answers with items.
 
         Args:
             service: The name of the service.
             method: The name of its method.
-            payload: The argument.
+            payload: As for ``call``.
+            codec: The form of the argument and the items, ``"json"`` or ``"msgpack"``, for a typed method.
+            returning: The type of the items, with a codec.
             items: Items to send behind the request.
             timeout: Seconds that the whole answer may take; None for no limit.
 
         Returns:
             The items, to iterate over. Iterating raises as ``call`` does.
         """
+        if (codec is None) != (returning is None):
+            raise TypeError("a typed stream has a codec and the type of its items")
+        if codec is not None:
+            answers = TypedAnswers(service, method, codec, returning)
+            argument = answers.sent(payload)
+            return TypedCallStream(self.stream(service, method, argument, items=items, timeout=timeout), answers)
         caller = self._caller
         both = Items(sends=items is not None)
-        call = caller.begin((service, method, b""), payload, timeout, items=both, reads=True)
+        sent: Any = payload  # the caller checks that it is bytes
+        call = caller.begin((service, method, b""), sent, timeout, items=both, reads=True)
         sender = None if items is None else self._link.loop.create_task(caller.send_items(call, both, items))
         return CallStream(self._link, call, both, sender)
 

@@ -24,9 +24,9 @@ T = TypeVar("T")
 class TypedDatabase(Generic[T]):
     """A database whose values are of one type. Made by `Database.typed`.
 
-    Its calls take the arguments of the calls of `Database` that have their names, and raise their errors. A stored value
-    that does not fit the type is ``haptera.errors.UnexpectedValue``, with its ``key`` and the ``reason``. Calls without a
-    value, such as ``delete``, are made with the `Database`.
+    Its calls take the arguments of the calls of `Database` that have their names, and raise their errors. A stored
+    value that does not fit the type is ``haptera.errors.UnexpectedValue``, with its ``key`` and the ``reason``. Calls
+    without a value, such as ``delete``, are made with the `Database`.
     """
 
     __slots__ = ("_codec", "_database")

@@ -1,6 +1,7 @@
 """Scans and watches whose values are of a type of the program.
 
-A value that does not fit raises ``UnexpectedValue`` in its turn, and ends nothing: the next ``anext`` gives the next one.
+A value that does not fit raises ``UnexpectedValue`` in its turn, and ends nothing: the next ``anext`` gives the next
+one.
 """
 
 from __future__ import annotations
