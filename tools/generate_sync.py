@@ -92,9 +92,10 @@ class Maker:
         """Return the class."""
         name = self.made.name
         parameters = {
-            "Facade": f'["Async{name}"]',
+            "Facade": f'["Async{name}[T]"]' if self.made.generic else f'["Async{name}"]',
             "Arriving": f'["Async{name}", {ITEMS.get(name)}]',
         }.get(self.made.base, "")
+        bases = f"{self.made.base}{parameters}, Generic[T]" if self.made.generic else f"{self.made.base}{parameters}"
         body = [quoted(DOCSTRINGS.get(name) or translated(name, self.docstring), 4)]
         body.append(f"__slots__ = ({''.join(f'{slot!r}, ' for slot in SLOTS.get(name, ()))})")
         body += [part.strip() for part in [MORE.get(name, "")] if part]
@@ -104,7 +105,7 @@ class Maker:
                 body += [self.function(node, path) for node, path in versions]
         if "aclose" in self.functions and "close" not in self.functions:
             body.append(CLOSE)
-        return f"class {name}({self.made.base}{parameters}):\n" + textwrap.indent("\n\n".join(body), "    ")
+        return f"class {name}({bases}):\n" + textwrap.indent("\n\n".join(body), "    ")
 
     def wanted(self, name: str) -> bool:
         """Whether a method is one for threads."""

@@ -18,12 +18,13 @@ class Made(NamedTuple):
     name: str
     base: str
     sources: tuple[str, ...]  # "file:class" under src/haptera
-    asynchronous: str = ""  # where the asynchronous class is imported from
+    generic: bool = False  # whether it has a parameter, T, as the asynchronous class has
 
 
 CLIENT: Final = "client/"
 CALLS: Final = "client/calls/"
 RECIPES: Final = "client/recipes/"
+TYPED: Final = "client/typed/"
 
 #: The files of src/haptera/sync that are made, with their purpose and their classes.
 MODULES: Final[dict[str, tuple[str, tuple[Made, ...]]]] = {
@@ -63,6 +64,17 @@ MODULES: Final[dict[str, tuple[str, tuple[Made, ...]]]] = {
         "The administration of users, roles, grants and tokens, for threads.",
         (Made("Administration", "Facade", (f"{CALLS}administration.py:Administration",)),),
     ),
+    "typed_values.py": (
+        "The calls of a database whose values are of a type of the program, for threads.",
+        (
+            Made("TypedScan", "Facade", (f"{TYPED}typed_streams.py:TypedScan",), generic=True),
+            Made("TypedChanges", "Facade", (f"{TYPED}typed_streams.py:TypedChanges",), generic=True),
+            Made("TypedWatch", "Facade", (f"{TYPED}typed_streams.py:TypedWatch",), generic=True),
+            Made("TypedCache", "Facade", (f"{TYPED}typed_cache.py:TypedCache",), generic=True),
+            Made("TypedTransaction", "Facade", (f"{TYPED}typed_transaction.py:TypedTransaction",), generic=True),
+            Made("TypedDatabase", "Facade", (f"{TYPED}typed_database.py:TypedDatabase",), generic=True),
+        ),
+    ),
     "database.py": (
         "The database, for threads.",
         (
@@ -87,6 +99,7 @@ MODULES: Final[dict[str, tuple[str, tuple[Made, ...]]]] = {
         "Peers, servers and requests of the messaging library, for threads.",
         (
             Made("CallStream", "Facade", ("peer/call.py:CallStream",)),
+            Made("TypedCallStream", "Facade", ("peer/typed_answers.py:TypedCallStream",), generic=True),
             Made("Peer", "Connected", ("peer/peer.py:Peer",)),
             Made("Server", "Listening", ("peer/server.py:Server",)),
             Made("Request", "Facade", ("peer/request.py:Request",)),
@@ -139,8 +152,15 @@ DIRECT: Final = frozenset(
         "Administration.users",
         "Administration.roles",
         "Administration.tokens",
+        "Database.typed",
         "Transaction.set",
         "Transaction.delete",
+        "TypedCache.get",
+        "TypedCache.on_change",
+        "TypedDatabase.cached",
+        "TypedDatabase.scan",
+        "TypedDatabase.watch",
+        "TypedTransaction.set",
     }
 )
 
@@ -208,19 +228,25 @@ return self._thread.run(lambda: self._inner.run(asked, attempts=attempts, fence=
     "Watch.ready": "return bool(self._arrived) or self._inner.ready",
     "Watch.aclose": "self._taken()\nself._run(self._inner.aclose)",
     "Cache.__iter__": "return iter(self._on_loop(lambda: list(self._inner)))",
+    "TypedCache.__iter__": "return iter(self._on_loop(lambda: list(self._inner)))",
+    "TypedDatabase.within": "return TypedTransaction(self._inner.within(transaction._inner), self)",
     "Peer.call": """
-if items is None:
-    return self._run(lambda: self._inner.call(service, method, payload, timeout=timeout))
-desk = Desk()
-return self._thread.run(
-    lambda: self._inner.call(service, method, payload, items=desk.pulled(items), timeout=timeout), desk=desk
-)
-""",
-    "Peer.stream": """
+call: Any = self._inner.call
+typed = {"codec": codec, "returning": returning} if codec or returning else {}
 desk = None if items is None else Desk()
 pulled = None if items is None or desk is None else desk.pulled(items)
-found = self._on_loop(lambda: self._inner.stream(service, method, payload, items=pulled, timeout=timeout))
-return CallStream(found, self, desk=desk)
+found: bytes | T | None = self._thread.run(
+    lambda: call(service, method, payload, items=pulled, timeout=timeout, **typed), desk=desk
+)
+return found
+""",
+    "Peer.stream": """
+stream: Any = self._inner.stream
+typed = {"codec": codec, "returning": returning} if codec or returning else {}
+desk = None if items is None else Desk()
+pulled = None if items is None or desk is None else desk.pulled(items)
+found = self._on_loop(lambda: stream(service, method, payload, items=pulled, timeout=timeout, **typed))
+return TypedCallStream(found, self, desk=desk) if typed else CallStream(found, self, desk=desk)
 """,
     "Peer.aclose": "self._ending()\nself._run(self._inner.aclose)\nself._over()",
     "Peer.drain": "self._ending()\nself._run(lambda: self._inner.drain(timeout))\nself._over()",
@@ -230,6 +256,12 @@ return CallStream(found, self, desk=desk)
     "Server.__aexit__": "self.aclose()",
     "Peer.__aexit__": "self.aclose()",
     "CallStream.__anext__": """
+try:
+    return self._thread.run(self._inner.__anext__, desk=self._desk)
+except StopAsyncIteration:
+    raise StopIteration from None
+""",
+    "TypedCallStream.__anext__": """
 try:
     return self._thread.run(self._inner.__anext__, desk=self._desk)
 except StopAsyncIteration:
@@ -304,13 +336,20 @@ def __init__(
     super().__init__(inner, owner, thread)
     self._desk = desk
 """,
+    "TypedCallStream": """
+def __init__(
+    self, inner: AsyncTypedCallStream[T], owner: object = None, thread: LoopThread = shared, *, desk: Desk | None = None
+) -> None:
+    super().__init__(inner, owner, thread)
+    self._desk = desk
+""",
 }
 
 #: What an iteration gives where many items arrive together.
 ITEMS: Final = {"Scan": "Entry", "Watch": "Event"}
 
 #: The slots of a class that has more than its base.
-SLOTS: Final = {"CallStream": ("_desk",)}
+SLOTS: Final = {"CallStream": ("_desk",), "TypedCallStream": ("_desk",)}
 
 #: Return types that are others for threads.
 RETURNS: Final = {"Peer.services": "tuple[str, ...]"}

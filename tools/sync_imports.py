@@ -10,7 +10,7 @@ from typing import Final
 #: The faces, with the names that the generated sources use of them.
 FACES: Final = {
     "collections.abc": ("Callable", "Iterable", "Iterator", "Mapping", "Sequence"),
-    "typing": ("Any", "Literal", "Self", "TypeVar", "Unpack", "overload"),
+    "typing": ("Any", "Generic", "Literal", "Self", "TypeVar", "Unpack", "overload"),
     "types": ("TracebackType",),
     "haptera.client": (
         "Amounts",
@@ -29,6 +29,8 @@ FACES: Final = {
         "RoleInfo",
         "Token",
         "TransactResult",
+        "TypedEntry",
+        "TypedEvent",
         "User",
         "UserQuota",
         "Value",
@@ -46,6 +48,7 @@ FACES: Final = {
         "Timeout",
         "Trace",
     ),
+    "haptera.value_codecs": ("CodecName",),
     "haptera.sync.desk": ("Desk",),
     "haptera.sync.facade": ("Arriving", "Connected", "End", "Facade", "Items", "Listening", "Store", "nothing"),
     "haptera.sync.loop_thread": ("LoopThread", "shared"),
@@ -68,7 +71,7 @@ INSIDE: Final = {
 LATER: Final = frozenset({"TracebackType", "Database", "LeaseLost", "LockLost"})
 #: The asynchronous functions that open something, under names that leave theirs to the functions for threads.
 OPENED: Final = {"async_connect": "haptera.client", "async_dial": "haptera.peer", "async_listen": "haptera.peer"}
-_OF_PEERS: Final = frozenset({"CallStream", "Peer", "Request", "Server"})
+_OF_PEERS: Final = frozenset({"CallStream", "TypedCallStream", "Peer", "Request", "Server"})
 
 
 def imports_of(body: str, defined: set[str], homes: dict[str, str], inside: str = "") -> str:
@@ -113,6 +116,10 @@ def names_in(body: str) -> set[str]:
     for node in ast.walk(ast.parse(body)):
         if isinstance(node, ast.Name):
             found.add(node.id)
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and re.fullmatch(r"Async\w+", node.value):
-            found.add(node.value)
+        elif (
+            isinstance(node, ast.Constant)
+            and isinstance(node.value, str)
+            and (named := re.fullmatch(r"(Async\w+)(\[T\])?", node.value))
+        ):
+            found.add(named[1])
     return found

@@ -1,13 +1,15 @@
 """Haptera: a durable key-value database, and the multiplexed messaging library it is served over.
 
-The public surface is the names here, all of `haptera.sync`, all classes of `haptera.errors`, `haptera.recipes`,
-`haptera.authentication` and `haptera.cafe`, and `haptera.testing`; everything else may change. A name is imported when
-it is first used, so `import haptera` costs next to nothing, and a client imports nothing that only a node needs.
+The public surface is the names here, all of `haptera.sync` and `haptera.typed`, all classes of `haptera.errors`,
+`haptera.recipes`, `haptera.authentication` and `haptera.cafe`, and `haptera.testing`; everything else may change. A
+name is imported when it is first used, so `import haptera` costs next to nothing, and a client imports nothing that
+only a node needs.
 
     connect, open, Database, Entry, Scan, Watch, …      the database, served or in this process
     listen, dial, Server, Peer, Service, method, …      the messaging library
     HapteraError, KeyNotFound, Failure, Code, …         the errors; the other classes are in `haptera.errors`
     haptera.sync                                        the same for threads, without `await`
+    haptera.typed                                       values of the types of a program, in stores and in services
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from haptera.version import __version__
 if TYPE_CHECKING:
     from haptera import errors
     from haptera import sync as sync
+    from haptera import typed as typed
     from haptera.client import (
         Backup,
         Cache,
@@ -148,6 +151,7 @@ _MODULES: Final = {
     "Limits": "haptera.wire",
     "errors": "haptera.errors",
     "sync": "haptera.sync",
+    "typed": "haptera.typed",
 }
 
 if not TYPE_CHECKING:  # a type checker would take it to mean that any name is there

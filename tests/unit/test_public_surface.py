@@ -15,7 +15,7 @@ from typing import Any, get_args, get_type_hints
 import pytest
 
 import haptera
-from haptera import authentication, cafe, errors, recipes
+from haptera import authentication, cafe, errors, recipes, typed
 from haptera.errors.codes import BY_CODE
 
 DATABASE = {
@@ -97,6 +97,7 @@ OTHER_ERRORS = {
     "RemoteProtocolError",
     "ServerError",
     "StorageError",
+    "UnexpectedValue",
     "WaitTimeout",
     "WrongKey",
     "WrongLoop",
@@ -116,6 +117,19 @@ AUTHENTICATION = {
     "verifier_for",
 }
 CAFE = {"MultiplexedClient"}
+TYPED = {
+    "CodecName",
+    "TypedCache",
+    "TypedCallStream",
+    "TypedChanges",
+    "TypedDatabase",
+    "TypedEntry",
+    "TypedEvent",
+    "TypedScan",
+    "TypedTransaction",
+    "TypedWatch",
+    "method",
+}
 NAMES_MAX = 40
 
 
@@ -149,6 +163,14 @@ def test_the_names_of_cafe_are_these_and_no_others() -> None:
         cafe.no_such_name  # type: ignore[attr-defined]  # noqa: B018
 
 
+def test_the_names_for_values_with_a_type_are_these_and_no_others() -> None:
+    assert set(typed.__all__) == TYPED
+    assert set(typed.__all__) <= set(dir(typed))
+    assert all(getattr(typed, name) is not None for name in TYPED)
+    with pytest.raises(AttributeError):
+        typed.no_such_name  # type: ignore[attr-defined]  # noqa: B018
+
+
 def public(thing: type) -> Iterator[Any]:
     """The functions of a class that a program may call."""
     for name, member in vars(thing).items():
@@ -168,7 +190,7 @@ def every_class() -> dict[str, object]:
         if module.__name__.partition(".")[0] in {"haptera", "types"}
         for name, value in vars(module).items()
         if isinstance(value, type)
-    } | {"os": os}
+    } | {"os": os, "CodecName": typed.CodecName}
 
 
 def named(hint: object) -> Iterator[object]:
@@ -178,11 +200,12 @@ def named(hint: object) -> Iterator[object]:
         yield from named(inner)
 
 
-FUNCTIONS = [haptera.connect, haptera.open, haptera.listen, haptera.dial, haptera.method]
+FUNCTIONS = [haptera.connect, haptera.open, haptera.listen, haptera.dial, haptera.method, typed.method]
 RECIPES = [getattr(recipes, name) for name in recipes.__all__]
 CLASSES = [value for value in (getattr(haptera, name) for name in haptera.__all__) if inspect.isclass(value)]
 CLASSES += RECIPES
 CLASSES += [authentication.PasswordUsers, authentication.Authenticator, cafe.MultiplexedClient]
+CLASSES += [value for value in (getattr(typed, name) for name in sorted(TYPED)) if inspect.isclass(value)]
 
 
 def test_every_type_that_a_public_signature_names_can_be_imported() -> None:
@@ -191,6 +214,7 @@ def test_every_type_that_a_public_signature_names_can_be_imported() -> None:
     importable = {id(getattr(haptera, name)) for name in haptera.__all__}
     importable |= {id(getattr(errors, name)) for name in dir(errors)}
     importable |= {id(recipe) for recipe in RECIPES}
+    importable |= {id(getattr(typed, name)) for name in TYPED}
     importable |= {id(getattr(authentication, name)) for name in authentication.__all__}
     importable |= {id(cafe.MultiplexedClient)}
     hidden = {

@@ -8,11 +8,36 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
+import msgspec
+import pytest
+
 import haptera
 from haptera import Limits, Peer, Request, Service, dial, listen, method
 
 if TYPE_CHECKING:
     from haptera.peer import LastingPeer
+
+
+class Sized(msgspec.Struct):
+    parts: list[int]
+
+
+class Sizes(Service, codec="json"):
+    name = "sized"
+
+    @haptera.typed.method
+    async def length(self, request: Request, argument: Sized) -> int:
+        return len(argument.parts)
+
+    @haptera.typed.method
+    async def each(self, request: Request, argument: list[int]) -> AsyncIterator[int]:
+        for number in argument:
+            yield number
+
+
+@haptera.typed.method  # type: ignore[type-var]
+async def two(service: Service, request: Request, argument: int, more: int) -> int:
+    return argument + more
 
 
 class Typed(Service):
@@ -65,7 +90,17 @@ async def opened(url: str) -> None:
     assert present is None
     peer: Peer = await dial(url, budget=1 << 20)
     answer: bytes = await peer.call("typed", "one")
-    await peer.call("typed", "one", answer.decode())  # type: ignore[arg-type]
+    await peer.call("typed", "one", answer.decode())  # type: ignore[call-overload]
+    length: int = await peer.call("sized", "length", Sized([1]), codec="json", returning=int)
+    async with peer.stream("sized", "each", [length], codec="json", returning=int) as items:
+        _number: int = await anext(items)
+    await peer.call("sized", "length", Sized([1]), returning=int)  # type: ignore[call-overload]
+    peer.stream("sized", "each", [1], codec="json")  # type: ignore[call-overload]
+    _text: str = await peer.call("sized", "length", Sized([1]), codec="json", returning=int)  # type: ignore[call-overload]
+    sizes = haptera.connect(url).typed(Sized)
+    await sizes.set("k", b"bytes")  # type: ignore[arg-type]
+    await sizes.set("k", Sized([1]), if_versoin=1)  # type: ignore[call-arg]
+    haptera.connect(url).typed(Sized, codec="xml")  # type: ignore[arg-type]
     async with haptera.connect(url, ping_intervall=1):  # type: ignore[call-arg]
         pass
     try:
@@ -79,3 +114,8 @@ async def opened(url: str) -> None:
 def test_the_mistakes_of_handlers_are_no_mistakes_at_run_time() -> None:
     """The decorator looks at no annotation, so that the type checker is the one to find them."""
     assert len(Typed().methods()) == 8
+
+
+def test_a_typed_handler_of_two_arguments_is_a_mistake_at_run_time_too() -> None:
+    with pytest.raises(TypeError, match=r"two takes a request and at most one argument"):
+        type("Sums", (Service,), {"name": "sums", "two": two}, codec="json")

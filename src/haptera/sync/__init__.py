@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from haptera.sync.batches import Pipeline, Transaction
     from haptera.sync.database import Database
     from haptera.sync.facade import End, Items
-    from haptera.sync.messaging import CallStream, Peer, Request, Server
+    from haptera.sync.messaging import CallStream, Peer, Request, Server, TypedCallStream
     from haptera.sync.openings import connect, dial, listen, open  # noqa: A004 - as in haptera
     from haptera.sync.recipes import (
         Barrier,
@@ -45,6 +45,14 @@ if TYPE_CHECKING:
         Worker,
     )
     from haptera.sync.services import Service, method
+    from haptera.sync.typed_values import (
+        TypedCache,
+        TypedChanges,
+        TypedDatabase,
+        TypedScan,
+        TypedTransaction,
+        TypedWatch,
+    )
     from haptera.sync.users import Administration
 
 __all__ = [
@@ -76,6 +84,13 @@ __all__ = [
     "Service",
     "TransactResult",
     "Transaction",
+    "TypedCache",
+    "TypedCallStream",
+    "TypedChanges",
+    "TypedDatabase",
+    "TypedScan",
+    "TypedTransaction",
+    "TypedWatch",
     "Watch",
     "Worker",
     "connect",
@@ -92,9 +107,13 @@ _MODULES: Final = {
     **dict.fromkeys(("Backup", "Cache", "Scan", "Watch"), "haptera.sync.answers"),
     **dict.fromkeys(("Pipeline", "Transaction"), "haptera.sync.batches"),
     **dict.fromkeys(("End", "Items"), "haptera.sync.facade"),
-    **dict.fromkeys(("CallStream", "Peer", "Request", "Server"), "haptera.sync.messaging"),
+    **dict.fromkeys(("CallStream", "Peer", "Request", "Server", "TypedCallStream"), "haptera.sync.messaging"),
     **dict.fromkeys(("connect", "dial", "listen", "open"), "haptera.sync.openings"),
     **dict.fromkeys(("Service", "method"), "haptera.sync.services"),
+    **dict.fromkeys(
+        ("TypedCache", "TypedChanges", "TypedDatabase", "TypedScan", "TypedTransaction", "TypedWatch"),
+        "haptera.sync.typed_values",
+    ),
     "Administration": "haptera.sync.users",
     "Database": "haptera.sync.database",
 }

@@ -27,7 +27,9 @@ from haptera.sync.batches import Pipeline, Transaction
 from haptera.sync.desk import Desk
 from haptera.sync.facade import Items, Store
 from haptera.sync.recipes import Barrier, Counter, Election, Lease, Lock, Queue, RateLimit, Semaphore
+from haptera.sync.typed_values import TypedDatabase
 from haptera.sync.users import Administration
+from haptera.value_codecs import CodecName
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -1026,6 +1028,23 @@ class Database(Store):
         it was proved.
         """
         return self._run(lambda: self._inner.whoami(timeout=timeout))
+
+    def typed(self, of: type[T], *, codec: CodecName = "json") -> TypedDatabase[T]:
+        """Give the values of some calls a type: ``configs = db.typed(Config)``.
+
+        Args:
+            of: The type of the values: a Struct of msgspec, a dataclass, a model of pydantic, or a type made of the
+                plain ones, ``list[int]`` for instance.
+            codec: The form in which they are stored, ``"json"`` or ``"msgpack"``.
+
+        Returns:
+            The calls that have values, with that type.
+
+        Raises:
+            TypeError: Values of the type cannot be stored.
+            ValueError: There is no such codec.
+        """
+        return TypedDatabase(self._inner.typed(of, codec=codec), self)
 
     def drain(self, *, timeout: float = 30.0) -> None:
         """Take no more calls, wait for the ones under way, and close.

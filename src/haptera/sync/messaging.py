@@ -1,23 +1,28 @@
-# Generated from peer/call.py, peer/peer.py, peer/request.py, peer/server.py by tools/generate_sync.py (make generate).
-# Do not edit.
+# Generated from peer/call.py, peer/peer.py, peer/request.py, peer/server.py, peer/typed_answers.py by
+# tools/generate_sync.py (make generate). Do not edit.
 """Peers, servers and requests of the messaging library, for threads."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, overload
 
 from haptera.errors import ProtocolError
 from haptera.peer import DEFAULT, Answer, Credentials, Identity, Timeout, Trace
 from haptera.sync.desk import Desk
 from haptera.sync.facade import Connected, Facade, Items, Listening
 from haptera.sync.loop_thread import LoopThread, shared
+from haptera.value_codecs import CodecName
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from haptera.peer import CallStream as AsyncCallStream
     from haptera.peer import Request as AsyncRequest
+    from haptera.peer import TypedCallStream as AsyncTypedCallStream
+
+
+T = TypeVar("T")
 
 
 class CallStream(Facade["AsyncCallStream"]):
@@ -48,6 +53,56 @@ class CallStream(Facade["AsyncCallStream"]):
             return self._thread.run(self._inner.__anext__, desk=self._desk)
         except StopAsyncIteration:
             raise StopIteration from None
+
+    def aclose(self) -> None:
+        """Cancel the call if it has not ended."""
+        self._run(self._inner.aclose)
+
+    def __enter__(self) -> Self:
+        self._run(self._inner.__aenter__, undo=lambda _: self._inner.__aexit__(None, None, None))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._run(lambda: self._inner.__aexit__(kind, error, traceback))
+
+    def close(self) -> None:
+        """As `aclose`, by the name that ``contextlib.closing`` knows."""
+        self.aclose()
+
+
+class TypedCallStream(Facade["AsyncTypedCallStream[T]"], Generic[T]):
+    """A `CallStream` whose items are values of the program's type. An item that does not fit raises ``UnexpectedValue``
+    in its turn.
+    """
+
+    __slots__ = ("_desk",)
+
+    def __init__(
+        self,
+        inner: AsyncTypedCallStream[T],
+        owner: object = None,
+        thread: LoopThread = shared,
+        *,
+        desk: Desk | None = None,
+    ) -> None:
+        super().__init__(inner, owner, thread)
+        self._desk = desk
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> T:
+        try:
+            return self._thread.run(self._inner.__anext__, desk=self._desk)
+        except StopAsyncIteration:
+            raise StopIteration from None
+
+    @property
+    def answer(self) -> Answer | None:
+        """The terminal answer, once the items have ended."""
+        return self._inner.answer
 
     def aclose(self) -> None:
         """Cancel the call if it has not ended."""
@@ -98,6 +153,7 @@ class Peer(Connected):
     ) -> None:
         self.aclose()
 
+    @overload
     def call(
         self,
         service: str,
@@ -106,7 +162,45 @@ class Peer(Connected):
         *,
         items: Iterable[bytes] | None = None,
         timeout: Timeout = DEFAULT,
-    ) -> bytes:
+    ) -> bytes: ...
+
+    @overload
+    def call(
+        self,
+        service: str,
+        method: str,
+        payload: object = b"",
+        *,
+        codec: CodecName,
+        returning: type[T],
+        items: Iterable[bytes] | None = None,
+        timeout: Timeout = DEFAULT,
+    ) -> T: ...
+
+    @overload
+    def call(
+        self,
+        service: str,
+        method: str,
+        payload: object = b"",
+        *,
+        codec: CodecName,
+        returning: None = None,
+        items: Iterable[bytes] | None = None,
+        timeout: Timeout = DEFAULT,
+    ) -> None: ...
+
+    def call(
+        self,
+        service: str,
+        method: str,
+        payload: object = b"",
+        *,
+        codec: CodecName | None = None,
+        returning: type[T] | None = None,
+        items: Iterable[bytes] | None = None,
+        timeout: Timeout = DEFAULT,
+    ) -> bytes | T | None:
         """Call a method and return its one answer.
 
         Args:
@@ -128,13 +222,16 @@ class Peer(Connected):
             TypeError, ValueError: ``timeout`` is not a number of seconds above 0.
             Exception: The exception of ``items``.
         """
-        if items is None:
-            return self._run(lambda: self._inner.call(service, method, payload, timeout=timeout))
-        desk = Desk()
-        return self._thread.run(
-            lambda: self._inner.call(service, method, payload, items=desk.pulled(items), timeout=timeout), desk=desk
+        call: Any = self._inner.call
+        typed = {"codec": codec, "returning": returning} if codec or returning else {}
+        desk = None if items is None else Desk()
+        pulled = None if items is None or desk is None else desk.pulled(items)
+        found: bytes | T | None = self._thread.run(
+            lambda: call(service, method, payload, items=pulled, timeout=timeout, **typed), desk=desk
         )
+        return found
 
+    @overload
     def stream(
         self,
         service: str,
@@ -143,7 +240,32 @@ class Peer(Connected):
         *,
         items: Iterable[bytes] | None = None,
         timeout: float | None = None,
-    ) -> CallStream:
+    ) -> CallStream: ...
+
+    @overload
+    def stream(
+        self,
+        service: str,
+        method: str,
+        payload: object = b"",
+        *,
+        codec: CodecName,
+        returning: type[T],
+        items: Iterable[bytes] | None = None,
+        timeout: float | None = None,
+    ) -> TypedCallStream[T]: ...
+
+    def stream(
+        self,
+        service: str,
+        method: str,
+        payload: object = b"",
+        *,
+        codec: CodecName | None = None,
+        returning: type[T] | None = None,
+        items: Iterable[bytes] | None = None,
+        timeout: float | None = None,
+    ) -> CallStream | TypedCallStream[T]:
         """Call a method that answers with items.
 
         Args:
@@ -157,10 +279,12 @@ class Peer(Connected):
         Returns:
             The items, to iterate over. Iterating raises as ``call`` does.
         """
+        stream: Any = self._inner.stream
+        typed = {"codec": codec, "returning": returning} if codec or returning else {}
         desk = None if items is None else Desk()
         pulled = None if items is None or desk is None else desk.pulled(items)
-        found = self._on_loop(lambda: self._inner.stream(service, method, payload, items=pulled, timeout=timeout))
-        return CallStream(found, self, desk=desk)
+        found = self._on_loop(lambda: stream(service, method, payload, items=pulled, timeout=timeout, **typed))
+        return TypedCallStream(found, self, desk=desk) if typed else CallStream(found, self, desk=desk)
 
     def probe(self) -> None:
         """Doubt that the other side is there: end the connection (1015) if it gives no sign of life within 2 seconds.

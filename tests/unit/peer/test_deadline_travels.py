@@ -520,7 +520,8 @@ async def test_a_call_that_fails_for_its_own_shorter_timeout_is_the_handlers_fai
         call = relay.peer.call
 
         async def shorter(*arguments: Any, **keywords: Any) -> bytes:
-            return await call(*arguments, **{**keywords, "timeout": 1.0})
+            answer: bytes = await call(*arguments, **{**keywords, "timeout": 1.0})
+            return answer
 
         relay.peer = cast("Any", SimpleNamespace(call=shorter))
         with pytest.raises(HandlerFailed):

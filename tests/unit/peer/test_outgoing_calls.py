@@ -453,9 +453,9 @@ async def test_a_payload_is_bytes(payload: object) -> None:
     async with pair(Echo()) as (peer, acceptor):
         for _ in range(3):
             with pytest.raises(TypeError):
-                await peer.call("echo", "one", payload)  # type: ignore[arg-type]
+                await peer.call("echo", "one", payload)  # type: ignore[call-overload]
         for like_bytes in (bytearray(b"ab"), memoryview(b"ab")):
-            assert await peer.call("echo", "one", like_bytes) == b"ab"  # type: ignore[arg-type]
+            assert await peer.call("echo", "one", like_bytes) == b"ab"  # type: ignore[call-overload]
         await idle(peer, acceptor)
 
 
@@ -463,7 +463,7 @@ async def test_a_payload_is_bytes(payload: object) -> None:
 async def test_a_payload_that_changes_later_is_sent_as_it_was() -> None:
     async with pair(Echo()) as (peer, _):
         payload = bytearray(b"before")
-        call = asyncio.create_task(peer.call("echo", "one", payload))  # type: ignore[arg-type]
+        call = asyncio.create_task(peer.call("echo", "one", payload))  # type: ignore[call-overload]
         await asyncio.sleep(0)
         payload[:] = b"behind"
         assert await call == b"before"

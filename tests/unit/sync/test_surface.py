@@ -45,6 +45,13 @@ NAMES = {
     "Service",
     "TransactResult",
     "Transaction",
+    "TypedCache",
+    "TypedCallStream",
+    "TypedChanges",
+    "TypedDatabase",
+    "TypedScan",
+    "TypedTransaction",
+    "TypedWatch",
     "Watch",
     "Worker",
     "connect",
@@ -71,7 +78,7 @@ OF_TASKS = re.compile(r"\b(async|await|coroutine|asyncio)\b")
 
 
 def asynchronous(name: str) -> Any:
-    return getattr(haptera, name, None) or getattr(haptera.client, name)
+    return next(getattr(module, name) for module in (haptera, haptera.client, haptera.typed) if hasattr(module, name))
 
 
 #: A peer that comes back has a task of its own that dials, and no class for threads.

@@ -6,7 +6,7 @@ one.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class TypedChanges(Generic[T]):
 
     __slots__ = ("_codec", "_events")
 
-    def __init__(self, events: AsyncIterator[Event], codec: EntryCodec[T]) -> None:
+    def __init__(self, events: AsyncGenerator[Event, None], codec: EntryCodec[T]) -> None:
         self._events = events
         self._codec = codec
 
@@ -80,6 +80,10 @@ class TypedChanges(Generic[T]):
 
     async def __anext__(self) -> TypedEvent[T]:
         return self._codec.event(await anext(self._events))
+
+    async def aclose(self) -> None:
+        """End the iteration."""
+        await self._events.aclose()
 
 
 class TypedWatch(Generic[T]):
