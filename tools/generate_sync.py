@@ -37,7 +37,7 @@ from tools.sync_classes import (
     Made,
     MadeFunction,
 )
-from tools.sync_docstrings import DOCSTRINGS, quoted, translated
+from tools.sync_docstrings import DOCSTRINGS, quoted, translated, without_examples
 from tools.sync_imports import imports_of
 
 if TYPE_CHECKING:
@@ -289,7 +289,9 @@ def pending(node: ast.AsyncFunctionDef, path: str) -> str:
     head = f"{''.join(decorators)}def {node.name}({signature(node, path)}) -> {returns}:"
     if decorators:
         return f"{head} ..."
-    documentation = (ast.get_docstring(node) or "").replace("The new version is in `revision`.", "").rstrip()
+    documentation = (
+        without_examples(ast.get_docstring(node) or "").replace("The new version is in `revision`.", "").rstrip()
+    )
     return (
         head
         + "\n"

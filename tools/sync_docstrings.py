@@ -211,12 +211,18 @@ passes, is waited for. An attempt that may have been counted is not taken for al
 
 def translated(name: str, docstring: str) -> str:
     """Return a docstring for threads. Raises ``ValueError`` for one that speaks of tasks and the like still."""
+    docstring = without_examples(docstring)
     for pattern, word in WORDS:
         docstring = re.sub(pattern, word, docstring)
     found = FORBIDDEN.search(docstring)
     if found:
         raise ValueError(f"the docstring of {name} says {found[0]!r}: give it another in tools/sync_classes.py")
     return docstring
+
+
+def without_examples(docstring: str) -> str:
+    """Return a docstring without its examples, which await."""
+    return "\n\n".join(part for part in docstring.split("\n\n") if not part.lstrip().startswith(">>> "))
 
 
 def quoted(docstring: str, depth: int = 8) -> str:

@@ -1,14 +1,21 @@
 """Haptera: a durable key-value database, and the multiplexed messaging library it is served over.
 
+    >>> async with haptera.connect() as db:
+    ...     version = await db.set("greeting", "hello")
+    ...     entry = await db.get("greeting")
+    >>> entry.text
+    'hello'
+
 The public surface is the names here, all of `haptera.sync` and `haptera.typed`, all classes of `haptera.errors`,
-`haptera.recipes`, `haptera.authentication` and `haptera.cafe`, and `haptera.testing`; everything else may change. A
-name is imported when it is first used, so `import haptera` costs next to nothing, and a client imports nothing that
-only a node needs.
+`haptera.recipes`, `haptera.authentication`, `haptera.cafe` and `haptera.notebook`, and `haptera.testing`; everything
+else may change. A name is imported when it is first used, so `import haptera` costs next to nothing, and a client
+imports nothing that only a node needs.
 
     connect, open, Database, Entry, Scan, Watch, …      the database, served or in this process
     listen, dial, Server, Peer, Service, method, …      the messaging library
     HapteraError, KeyNotFound, Failure, Code, …         the errors; the other classes are in `haptera.errors`
     haptera.sync                                        the same for threads, without `await`
+    haptera.notebook                                    tables of results
     haptera.typed                                       values of the types of a program, in stores and in services
 """
 

@@ -50,6 +50,11 @@ def test_a_docstring_that_speaks_of_tasks_is_an_error() -> None:
             translated("a", text)
 
 
+def test_an_example_is_left_out_because_it_awaits() -> None:
+    text = "Do it.\n\n    >>> await db.do()\n    1\n\nArgs:\n    a: One."
+    assert translated("a", text) == "Do it.\n\nArgs:\n    a: One."
+
+
 def test_a_docstring_is_broken_again_and_keeps_its_sections() -> None:
     text = "Do it.\n\nArgs:\n    a: " + "word " * 30 + "\n    b: Other.\n\nReturns:\n    The result."
     lines = quoted(text).splitlines()

@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from haptera.client.calls.administration import Administration, NewToken, RoleGrants, Token, UserQuota
     from haptera.client.calls.pipeline import Pipeline
     from haptera.client.channels.channel import Channel
+    from haptera.client.entry_table import table
     from haptera.client.leases.lease import Lease
     from haptera.client.recipes.barrier import Barrier
     from haptera.client.recipes.counter import Counter
@@ -133,6 +134,7 @@ __all__ = [
     "locate",
     "open_embedded",
     "shown_url",
+    "table",
     "transact_form",
     "user_beside",
     "user_in",
@@ -155,6 +157,7 @@ _LATER: Final = {
     "RoleGrants": "haptera.client.calls.administration",
     "Semaphore": "haptera.client.recipes.semaphore",
     "Token": "haptera.client.calls.administration",
+    "table": "haptera.client.entry_table",
     "TypedCache": "haptera.client.typed.typed_cache",
     "TypedChanges": "haptera.client.typed.typed_streams",
     "TypedDatabase": "haptera.client.typed.typed_database",
@@ -197,6 +200,10 @@ def connect(
     server proves that it knows the user. A refusal fails the calls at once (``haptera.errors.AuthenticationFailed``).
 
     A database may be made before a fork: each child then has connections and request ids of its own.
+
+        >>> async with haptera.connect() as db:
+        ...     await db.increment("visits")
+        1
 
     Args:
         url: ``haptera://host:port`` or ``haptera+unix:///path/to/socket``. Of several hosts,
@@ -284,6 +291,10 @@ def open_embedded(
     opened the directory: a forked child is refused (``DirectoryInUse``) as long as that one has it.
 
     Needs the extra ``haptera[server]``.
+
+        >>> async with haptera.open("./state") as db:
+        ...     await db.set("config/env", "prod")
+        1
 
     Args:
         path: The data directory.

@@ -52,6 +52,15 @@ class Database(
     def typed(self, of: type[T], *, codec: CodecName = "json") -> TypedDatabase[T]:
         """Give the values of some calls a type: ``configs = db.typed(Config)``.
 
+            >>> import msgspec
+            >>> class Config(msgspec.Struct):
+            ...     host: str
+            ...     port: int = 80
+            >>> configs = db.typed(Config)
+            >>> _ = await configs.set("web", Config("10.0.0.7"))
+            >>> (await configs.get("web")).value
+            Config(host='10.0.0.7', port=80)
+
         Args:
             of: The type of the values: a Struct of msgspec, a dataclass, a model of pydantic, or a type made of the
                 plain ones, ``list[int]`` for instance.

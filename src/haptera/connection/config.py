@@ -123,8 +123,8 @@ class Budget:
     __slots__ = ("limit", "used")
 
     def __init__(self, limit: int = PROCESS_BUDGET) -> None:
-        self.limit = limit
-        self.used = 0
+        self.limit: int = limit
+        self.used: int = 0
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):

@@ -159,6 +159,10 @@ class CallStream:
             raise payload.exception()
         return payload
 
+    def __repr__(self) -> str:
+        service, method, _ = self._call.route
+        return f"<haptera.CallStream {service}.{method}{' ended' if self.answer is not None else ''}>"
+
     async def aclose(self) -> None:
         """Cancel the call if it has not ended."""
         if self._link.closing.left_behind():

@@ -63,7 +63,7 @@ class Peer:
         call_timeout_s: float | None,
     ) -> None:
         #: The host of the URL by which this side has dialled it, or the path; None if it was accepted.
-        self.dialled = dialled
+        self.dialled: Place | None = dialled
         #: The user that the other side of an accepted connection has proved to be; None before its proof. Anyone, where
         #: no proof is asked for, and on the dialling side.
         self.identity: Identity | None = ANYONE
@@ -188,6 +188,19 @@ class Peer:
         timeout: Timeout = DEFAULT,
     ) -> bytes | T | None:
         """Call a method and return its one answer.
+
+            >>> class Echo(haptera.Service):
+            ...     name = "echo"
+            ...
+            ...     @haptera.method
+            ...     async def one(self, request):
+            ...         return request.payload
+            >>> server = await haptera.listen("haptera://127.0.0.1:0", services=[Echo()])
+            >>> peer = await haptera.dial(server.url)
+            >>> await peer.call("echo", "one", b"hello", timeout=2.0)
+            b'hello'
+            >>> await peer.aclose()
+            >>> await server.aclose()
 
         Args:
             service: The name of the service.

@@ -47,7 +47,7 @@ class Server:
         max_half_open: int = HALF_OPEN_MAX,
     ) -> None:
         #: Where the lines about its connections go. They are limited, because strangers cause them.
-        self.log = EventLog(listener.url)
+        self.log: EventLog = EventLog(listener.url)
         self._listener = listener
         self._pool = Pool(
             self._refuse,
@@ -154,6 +154,9 @@ class Server:
         if self._look is not None:
             self._look.cancel()
             self._look = None
+
+    def __repr__(self) -> str:
+        return f"<haptera.Server {self.url}: {len(self.peers)} peers>"
 
     async def drain(self, timeout: float = DRAIN_S) -> None:
         """Take no more connections, and end the open ones in an orderly way. A forked child has none.

@@ -55,6 +55,23 @@ def typed_method(function: _TypedHandler) -> _TypedHandler:
     of the plain ones. A caller whose argument does not fit gets ``InvalidArgument`` (3003), and the function is not
     called. An answer that does not fit is a failure of the handler.
 
+        >>> from haptera import typed
+        >>> class Sums(haptera.Service, codec="json"):
+        ...     name = "sums"
+        ...
+        ...     @typed.method
+        ...     async def total(self, request: haptera.Request, numbers: list[int]) -> int:
+        ...         return sum(numbers)
+        >>> server = await haptera.listen("haptera://127.0.0.1:0", services=[Sums()])
+        >>> peer = await haptera.dial(server.url)
+        >>> await peer.call("sums", "total", [1, 2, 3], codec="json", returning=int)
+        6
+        >>> await peer.call("sums", "total", b"{}")
+        Traceback (most recent call last):
+        haptera.errors.InvalidArgument: INVALID_ARGUMENT (3003): the argument is not valid {reason: ...}
+        >>> await peer.aclose()
+        >>> await server.aclose()
+
     Args:
         function: Takes a ``Request``, and an argument if the method has one. A coroutine function returns the one
             answer, an async generator function yields items.
@@ -76,6 +93,15 @@ class Service:
     Subclass it, give it a ``name``, and mark its methods with ``haptera.method``. One instance may serve any number of
     connections at once. ``class Printer(haptera.Service, codec="json")`` may have methods that take and give values of
     the program's types, marked with ``haptera.typed.method``.
+
+        >>> class Thermostat(haptera.Service):
+        ...     name = "thermostat"
+        ...
+        ...     @haptera.method
+        ...     async def read(self, request):
+        ...         return b"21.5 in " + request.payload
+        >>> Thermostat()
+        <haptera Service thermostat: read>
     """
 
     name: ClassVar[str] = ""

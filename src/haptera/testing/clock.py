@@ -64,7 +64,7 @@ class VirtualClockLoop(asyncio.SelectorEventLoop):
     """
 
     def __init__(self, *, time_limit: float = TIME_LIMIT_S, allow_threads: bool = False) -> None:
-        self.network = Network()
+        self.network: Network = Network()
         self._now = 0.0
         self._slept = 0.0
         self._turns = 0

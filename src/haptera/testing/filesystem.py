@@ -102,7 +102,7 @@ class MemoryFileSystem:
         self.stop_after: int | None = None
         self.fail_at: int | None = None
         self.failing: frozenset[str] = frozenset()
-        self.fail_with = errno.EIO
+        self.fail_with: int = errno.EIO
         self.unreachable: dict[str, int] = {}
         self._root = _Directory()
         self._boot = 1

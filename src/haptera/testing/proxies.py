@@ -46,7 +46,7 @@ class Proxy(Wire):
         address = parse(upstream)
         if len(address.hosts) > 1:
             raise ConfigurationError(f"{address} names several hosts; a proxy stands in front of one")
-        self.url = ""
+        self.url: str = ""
         self.connections = 0
         self.severed = 0
         self.recording: Recording | None = Recording() if record else None

@@ -58,8 +58,8 @@ class Direction:
         self.writes = 0
         self.delivered = 0
         self.reads = 0
-        self.corrupted = 0
-        self.paused = False
+        self.corrupted: int = 0
+        self.paused: bool = False
         self._latency: float | Callable[[], float] = 0.0
         self._rate: float | None = None
         self._flips: list[tuple[int, int]] = []
@@ -276,8 +276,8 @@ class Wire:
     """
 
     def __init__(self) -> None:
-        self.to_acceptor = Direction("to_acceptor")
-        self.to_dialer = Direction("to_dialer")
+        self.to_acceptor: Direction = Direction("to_acceptor")
+        self.to_dialer: Direction = Direction("to_dialer")
 
     def pause(self, direction: DirectionName | None = None) -> None:
         """Deliver nothing until `resume`: connections stay open, and silent."""

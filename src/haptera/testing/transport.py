@@ -250,15 +250,17 @@ class MemoryLink(Wire):
         if buffer < 1:
             raise ValueError(f"buffer is a number of bytes above 0, not {buffer!r}")
         if directions is not None:
-            self.to_acceptor, self.to_dialer = directions
+            self.to_acceptor: Direction = directions[0]
+            self.to_dialer: Direction = directions[1]
         else:
             self.delay(latency)
             self.to_acceptor.chunk = self.to_dialer.chunk = chunk
         loop = asyncio.get_running_loop()
         self._on_closed = on_closed
         self.recording: Recording | None = Recording() if record else None
-        self.dialer = MemoryTransport(loop, dialer, {"sockname": names[0], "peername": names[1]}, self._end_lost)
-        self.acceptor = MemoryTransport(loop, acceptor, {"sockname": names[1], "peername": names[0]}, self._end_lost)
+        ours, theirs = {"sockname": names[0], "peername": names[1]}, {"sockname": names[1], "peername": names[0]}
+        self.dialer: MemoryTransport = MemoryTransport(loop, dialer, ours, self._end_lost)
+        self.acceptor: MemoryTransport = MemoryTransport(loop, acceptor, theirs, self._end_lost)
         self._lanes = (
             Lane(loop, self.to_acceptor, self.acceptor, self.dialer.make_room, self._recorder(loop, self.to_acceptor)),
             Lane(loop, self.to_dialer, self.dialer, self.acceptor.make_room, self._recorder(loop, self.to_dialer)),

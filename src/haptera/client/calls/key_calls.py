@@ -131,6 +131,12 @@ class KeyCalls(Calling):
     ) -> int:
         """Store a value. Unless ``ttl``, ``keep_ttl`` or ``lease`` says otherwise, the key stays until it is deleted.
 
+            >>> version = await db.set("config/env", "prod")
+            >>> _ = await db.set("config/env", "staging", if_version=version)
+            >>> await db.set("config/env", "test", if_version=version)
+            Traceback (most recent call last):
+            haptera.errors.VersionMismatch: VERSION_MISMATCH (4002): ...
+
         Args:
             key: Its name.
             value: Text, stored as UTF-8, or bytes.
@@ -535,6 +541,10 @@ class KeyCalls(Calling):
         Of several conditions all must hold. A connection that is lost after the first entries ends the scan with
         ``ConnectionLost``, because the rest would be of another revision. At the server a scan that makes no progress
         for 60 seconds ends with ``RevisionCompacted``.
+
+            >>> _ = await db.set_many({"fruit/apple": "red", "fruit/plum": "blue"})
+            >>> [entry.key async for entry in db.scan(prefix="fruit/")]
+            ['fruit/apple', 'fruit/plum']
 
         Args:
             prefix: The beginning of the keys.

@@ -48,6 +48,10 @@ class Scan(StreamedAnswer[list[Row], Scanned]):
                 break
         return entries
 
+    def __repr__(self) -> str:
+        state = "under way" if self.count is None else f"{self.count} entries at revision {self.revision}"
+        return f"<haptera.Scan {state}>"
+
     @property
     def count(self) -> int | None:
         """The number of entries; None before the end."""

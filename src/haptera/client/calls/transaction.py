@@ -66,6 +66,10 @@ class Transaction:
         self._version: int | None = None
         self._ended = False
 
+    def __repr__(self) -> str:
+        state = "ended" if self._ended else "open"
+        return f"<haptera.Transaction {state}: {len(self._read)} read, {len(self._written)} written>"
+
     @property
     def version(self) -> int | None:
         """The version of what was written; None before the commit, and where nothing was written."""

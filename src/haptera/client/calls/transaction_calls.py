@@ -98,6 +98,14 @@ class TransactionCalls(Calling):
 
         A change whose outcome is unknown is not repeated: ``ConnectionLost`` and ``DeadlineExceeded`` reach the caller.
 
+            >>> async def claim(tx):
+            ...     if await tx.exists("owner"):
+            ...         return False
+            ...     tx.set("owner", "me")
+            ...     return True
+            >>> await db.run(claim), await db.run(claim)
+            (True, False)
+
         Args:
             function: A coroutine function of one argument, the `Transaction`. It may be called more than once.
             attempts: How often it is called at most.

@@ -44,10 +44,10 @@ class Job:
         self._lease = lease
         self._ended = False
         self._block: Interruption | None = None
-        self.number = int(digits)
-        self.value = value
-        self.attempts = attempts
-        self.token = token
+        self.number: int = int(digits)
+        self.value: bytes = value
+        self.attempts: int = attempts
+        self.token: int = token
 
     @property
     def text(self) -> str:

@@ -87,6 +87,10 @@ class Cache:
     def __iter__(self) -> Iterator[str]:
         return iter(self._entries)
 
+    def __repr__(self) -> str:
+        state = "ended" if self.ended else f"at revision {self._revision}"
+        return f"<haptera.Cache {len(self)} keys, {state}>"
+
     @property
     def fresh_at(self) -> float:
         """Unix time in seconds of the latest moment of which it is known that each change from before it is here. A

@@ -6,7 +6,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from haptera.client.calls.entry import Entry
+from haptera.client.calls.entry import Entry, short
 from haptera.errors import Code, RemoteProtocolError
 
 EventKind = Literal["present", "put", "delete", "expire", "synced"]
@@ -37,6 +37,22 @@ class Event(msgspec.Struct, frozen=True):
     time: float | None = None
     user: str | None = None
     previous_omitted: bool = False
+
+    def __repr__(self) -> str:
+        shown = [repr(self.kind), f"key={self.key!r}"]
+        if self.value is not None:
+            shown.append(f"value={short(self.value)}")
+        shown.append(f"version={self.version}")
+        shown += [
+            f"{name}={value!r}"
+            for name in ("previous", "expires_at", "time", "user")
+            if (value := getattr(self, name)) is not None
+        ]
+        return f"Event({', '.join(shown)})"
+
+    def __rich_repr__(self) -> list[tuple[str, object]]:
+        """Show no more than ``repr`` does."""
+        return [("event", repr(self))]
 
     @property
     def text(self) -> str:

@@ -66,6 +66,12 @@ class Watch:
         self._events.clear()
         return events
 
+    def __repr__(self) -> str:
+        state = (
+            "closed" if self._closed else f"at revision {self.revision}" if self.revision is not None else "not begun"
+        )
+        return f"<haptera.Watch {state}>"
+
     @property
     def revision(self) -> int | None:
         """The newest revision of which every change has arrived; None before the watch has begun. Progress marks raise
