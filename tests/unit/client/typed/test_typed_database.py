@@ -10,7 +10,9 @@ import pytest
 
 import haptera
 from haptera import typed
+from haptera.client.typed.typed_entries import EntryCodec
 from haptera.errors import UnexpectedValue
+from haptera.value_codecs import ValueCodec
 from tests.support.stores import Kind, opened
 
 if TYPE_CHECKING:
@@ -234,3 +236,10 @@ async def test_the_objects_name_their_type(db: haptera.Database) -> None:
     configs = db.typed(list[int])
     assert repr(configs) == "<haptera TypedDatabase of list[int]>"
     assert repr(configs.scan()) == "<haptera TypedScan of list[int]>"
+
+
+def test_the_entry_of_before_is_none_where_its_value_was_left_out() -> None:
+    codec = EntryCodec(ValueCodec(Config, "json"))
+    omitted = haptera.Event("put", "a", b'{"host":"x"}', 3, haptera.Entry("a", b"", 2), previous_omitted=True)
+    told = codec.event(omitted)
+    assert (told.value, told.previous, told.previous_omitted) == (Config("x"), None, True)
