@@ -106,7 +106,7 @@ class ChangeFeed:
             return False
         changes = self._session.state.items.changes_of(item)
         if changes and not self._closed:
-            self._take(changes)
+            self._session.connection.guarded(self._take, changes)
         return True
 
     @staticmethod
@@ -134,7 +134,7 @@ class ChangeFeed:
         """The watch has ended."""
         if not self._closed:
             self._leave()
-            self._ended(reason)
+            self._session.connection.guarded(self._ended, reason)
 
     def _wake(self) -> None:
         waiting, self._room = self._room, []

@@ -84,7 +84,7 @@ class RespSession(SessionHooks):
         self._scheduled = False
         self._stopping = False
         self._parsed = False
-        connection.loop.call_soon(self._look_at_login)
+        connection.call_soon(self._look_at_login)
         self.caller.on_close(self._leave_user)
 
     # -- for the commands -------------------------------------------------------------------------------------------
@@ -175,12 +175,12 @@ class RespSession(SessionHooks):
         """The connection is gone: take back its writes that are not with the disk."""
         self._stopping = True
         self.state.sessions.pop(self.caller.number, None)
-        self.leave()
         if self._slow is not None:
             self._slow.cancel()
         for group in self._groups:
             group.take_back(self.caller.commands)
         self._groups.clear()
+        self.leave()
 
     # -- the commands, one after the other --------------------------------------------------------------------------
 
@@ -427,6 +427,9 @@ class RespSession(SessionHooks):
         except Exception:  # its defect is the command's: the connection goes on
             _logger.exception("command_failed")
             reply = _FAILED
+        self.connection.guarded(self._end_slow, reply)
+
+    def _end_slow(self, reply: bytes) -> None:
         self._slow = None
         self._held.hold_reply(0)
         self.connection.write(reply)
@@ -435,7 +438,7 @@ class RespSession(SessionHooks):
     def _continue_later(self) -> None:
         if not self._scheduled:
             self._scheduled = True
-            self.connection.loop.call_soon(self._continue)
+            self.connection.call_soon(self._continue)
 
     def _continue(self) -> None:
         self._scheduled = False

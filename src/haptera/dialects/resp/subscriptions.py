@@ -195,7 +195,7 @@ class Subscriptions:
         for watched in self._watched.values():
             watched.feed.close()
         if self._watched:
-            self._session.connection.loop.call_soon(self._open_again)
+            self._session.connection.call_soon(self._open_again)
 
     def _open_again(self) -> None:
         for about, watched in self._watched.items():

@@ -80,7 +80,7 @@ class Tracking:
     def note_other_user(self) -> None:
         """The connection logs in as another user, by whose grants all is to be judged."""
         self.stop()
-        self._session.connection.loop.call_soon(self._go_on)
+        self._session.connection.call_soon(self._go_on)
 
     def _go_on(self) -> None:
         if tracking_of(self._session) is not self:
@@ -153,7 +153,7 @@ class Tracking:
         told = self._keys.end(keys)
         self._account()
         if told:  # behind the reply, which is written in this turn of the loop
-            self._session.connection.loop.call_soon(self._tell, told)
+            self._session.connection.call_soon(self._tell, told)
 
     def _is_watched(self, key: str) -> bool:
         """Whether a change of the key will be noticed; the watch that this takes is begun."""
@@ -206,8 +206,7 @@ class Tracking:
         """Tell keys as changed; None for all that there are."""
         session, redirect = self._session, self.options.redirect
         target = session.state.sessions.get(redirect) if redirect else session
-        if target is None or target.caller.submitter.user != session.caller.submitter.user:
-            # It is gone, or has logged in as a user to whom these keys may be hidden.
+        if target is None or not is_told(target, session):
             self.is_broken = True
             if session.protocol == 3:
                 session.push([bulk(b"tracking-redir-broken"), integer(redirect)])
@@ -238,6 +237,14 @@ class Tracking:
     def _account(self) -> None:
         self._session.keep(self._keys.size - self._kept)
         self._kept = self._keys.size
+
+
+def is_told(target: RespSession, session: RespSession) -> bool:
+    """Whether a connection is told what another one may keep no longer: it is not at its end, and of the same user,
+    because the keys may be hidden to others.
+    """
+    own: bool = target.caller.submitter.user == session.caller.submitter.user
+    return own and not target.connection.ending
 
 
 def tracking_of(session: RespSession) -> Tracking | None:

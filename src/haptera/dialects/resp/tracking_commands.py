@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from haptera.dialects.resp.error_words import SYNTAX, words_of
 from haptera.dialects.resp.reply_encoding import OK, array_of_bulks, bulk, error, integer, map_of, set_of
 from haptera.dialects.resp.steps import Command, flags
-from haptera.dialects.resp.tracking import tracking_of, turn_off, turn_on
+from haptera.dialects.resp.tracking import is_told, tracking_of, turn_off, turn_on
 from haptera.dialects.resp.tracking_options import check_tracking_options, read_tracking_options
 
 if TYPE_CHECKING:
@@ -40,9 +40,9 @@ def _tracking(session: RespSession, arguments: list[bytes]) -> Step:
 
 
 def _may_be_told(session: RespSession, number: int) -> bool:
-    """Whether a connection is there, and of the same user: another one's would learn the names of keys."""
+    """Whether a connection is there that may be told what this one may keep no longer."""
     other = session.state.sessions.get(number)
-    return other is not None and other.caller.submitter.user == session.caller.submitter.user
+    return other is not None and is_told(other, session)
 
 
 def _caching(session: RespSession, arguments: list[bytes]) -> Step:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from haptera.errors import Failure
@@ -134,7 +135,7 @@ class DialectCaller:
         """The connection has ended, or gets another identity."""
         callbacks, self._on_leave = self._on_leave, []
         for callback in callbacks:
-            callback()
+            self._connection.guarded(callback)
 
     def end(self, reason: Failure, *, linger: bool) -> None:
         """End the connection at once, and say why in the words of its protocol."""
@@ -165,6 +166,7 @@ class DialectCaller:
     def submit(self, commands: Sequence[Envelope], done: Callable[[list[Result]], None]) -> Submission:
         """Do the commands as `Commands.submit` does. Those beyond the rates fail with 3008."""
         gateway = self._gateway
+        done = partial(self._connection.guarded, done)
         self.requests_received += len(commands)
         admitted, refused = gateway.admits(self._bucket, self._submitter.user, len(commands), self._loop.time())
         if refused is not None:

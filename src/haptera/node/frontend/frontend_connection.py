@@ -252,7 +252,7 @@ class FrontendConnection(asyncio.Protocol):
         self.full = False
         session = self._session
         if session is not None and not self._ending:
-            self._guard(session.resume)
+            self.guarded(session.resume)
 
     def pause_writing(self) -> None:
         """The socket takes less than is written."""
@@ -383,7 +383,7 @@ class FrontendConnection(asyncio.Protocol):
             self._reason = reason
             session = self._session
             if session is not None and not self._ending:
-                self._guard(session.stop)
+                self.guarded(session.stop)
         await asyncio.wait((self._drained,), timeout=timeout)
         self.end(reason, linger=True)
         if not self._drained.done():
@@ -411,10 +411,18 @@ class FrontendConnection(asyncio.Protocol):
         if not self._drained.done():
             self._drained.set_result(None)
 
-    def _guard(self, call: Callable[[], Any]) -> None:
-        """Call the session. Its defect is logged, and ends this connection alone."""
+    def call_soon(self, call: Callable[..., Any], *arguments: Any) -> None:
+        """Call a function of the session in the next turn of the loop, `guarded`."""
+        self.loop.call_soon(self.guarded, call, *arguments)
+
+    def guarded(self, call: Callable[..., Any], *arguments: Any) -> None:
+        """Call a function of the session. Its defect is logged, and ends this connection alone.
+
+        All calls of a session go through here, but for those that its own calls make: a defect in a callback would
+        fall on the part of the node that calls it, and leave the connection without its replies.
+        """
         try:
-            call()
+            call(*arguments)
         except Exception as error:
             self._fail(error)
 

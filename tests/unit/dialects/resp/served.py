@@ -25,9 +25,13 @@ class Wire:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader, self._writer = reader, writer
 
+    def send(self, data: bytes) -> None:
+        """Send bytes."""
+        self._writer.write(data)
+
     async def do(self, *arguments: bytes | str | int) -> bytes:
         """Send a command, and return the bytes of its reply."""
-        self._writer.write(command(*arguments))
+        self.send(command(*arguments))
         return await asyncio.wait_for(self.reply(), 20)
 
     async def reply(self) -> bytes:

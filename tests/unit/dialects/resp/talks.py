@@ -142,8 +142,18 @@ class PlayedConnection:
         self.reading = True
         self.expected: int | None = None
         self.is_established = False
-        self.closed = False
+        self.ending = False
         self.ended: Failure | None = None
+
+    @property
+    def closed(self) -> bool:
+        return self.ending
+
+    def guarded(self, call: Callable[..., Any], *arguments: Any) -> None:
+        call(*arguments)
+
+    def call_soon(self, call: Callable[..., Any], *arguments: Any) -> None:
+        self.loop.call_soon(call, *arguments)
 
     def write(self, data: bytes) -> None:
         assert not self.closed
@@ -169,13 +179,13 @@ class PlayedConnection:
         self.is_established = True
 
     def close(self) -> None:
-        self.closed = True
+        self.ending = True
 
     def abort(self) -> None:
-        self.closed = True
+        self.ending = True
 
     def end(self, reason: Failure, *, linger: bool) -> None:
-        self.closed, self.ended = True, reason
+        self.ending, self.ended = True, reason
 
 
 class Talk:

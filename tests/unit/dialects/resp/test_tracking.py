@@ -196,6 +196,22 @@ async def test_a_connection_that_becomes_another_user_is_told_no_longer() -> Non
 
 
 @virtual_clock
+async def test_a_connection_that_has_said_quit_is_told_nothing_more() -> None:
+    async with opened() as node:
+        state = RespState()
+        listener = Talk(node, state=state)
+        number = listener.connection.caller.number
+        talk = await tracking(node, "REDIRECT", number, state=state)
+        await talk.do("GET", "a")
+        await listener.do("QUIT")  # and it keeps its socket open
+        await change(node, "a")
+        assert await settled(talk) == b">2\r\n$21\r\ntracking-redir-broken\r\n:%d\r\n" % number
+        assert b"broken_redirect" in await talk.do("CLIENT", "TRACKINGINFO")
+        words = b"-ERR The client ID you want redirect to does not exist\r\n"
+        assert await talk.do("CLIENT", "TRACKING", "ON", "REDIRECT", number) == words
+
+
+@virtual_clock
 async def test_a_connection_of_another_user_is_not_told() -> None:
     async with opened() as node:
         state = RespState()
