@@ -110,7 +110,7 @@ class CafeSession:
     def _go_on_later(self) -> None:
         if not self._scheduled:
             self._scheduled = True
-            self._connection.loop.call_soon(self._later)
+            self._connection.call_soon(self._later)
 
     def _later(self) -> None:
         self._scheduled = False

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from haptera.dialects.resp.client_details import details_of
 from haptera.dialects.resp.resp_session import RespSession
-from haptera.dialects.resp.resp_state import RespState
+from haptera.dialects.resp.resp_state import RespListener, RespState
 from haptera.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -20,18 +20,19 @@ class RespDialect:
     protocol = "resp"
     options = frozenset({"debug"})
 
-    def settings(self, address: Address) -> RespState:
-        """Return what the connections of one listener share. ``debug=yes`` has it take DEBUG SLEEP, for tests."""
+    def settings(self, address: Address) -> RespListener:
+        """Return the options of a listener. ``debug=yes`` has it take DEBUG SLEEP, for tests."""
         debug = address.options.get("debug", "no")
         if debug not in {"yes", "no"}:
             raise ConfigurationError(f"{address}: debug is yes or no")
-        return RespState(port=address.hosts[0][1] if address.hosts else 0, debug=debug == "yes")
+        return RespListener(port=address.hosts[0][1] if address.hosts else 0, debug=debug == "yes")
 
     def is_signed(self, settings: Any) -> bool:
         """No message is signed: a connection logs in."""
         return False
 
-    def session(self, connection: FrontendConnection, settings: RespState) -> RespSession:
+    def session(self, connection: FrontendConnection, settings: RespListener) -> RespSession:
         """Make the session of a new connection."""
+        state = connection.caller.facts.kept(RespState)
         details_of(connection.caller)  # from here on it is in the list of clients
-        return RespSession(connection, settings)
+        return RespSession(connection, state, settings)

@@ -29,6 +29,7 @@ from haptera.dialects.resp.judged_changes import decide
 from haptera.dialects.resp.reply_encoding import NULL, NULL_ARRAY, error, push
 from haptera.dialects.resp.reply_group import ReplyGroup
 from haptera.dialects.resp.request_parser import ProtocolFault, RequestParser
+from haptera.dialects.resp.resp_state import RespListener
 from haptera.dialects.resp.session_hooks import SessionHooks
 from haptera.dialects.resp.steps import Judged, Many, Slow
 from haptera.node.commands import Envelope, operations
@@ -55,11 +56,14 @@ class RespSession(SessionHooks):
     """The session of one connection (`haptera.node.frontend.DialectSession`).
 
     ``protocol`` is the version that its replies have, and ``null`` and ``null_array`` are those of that version.
-    ``state`` is shared by the connections of the listener.
+    ``state`` is shared by the connections of the node.
     """
 
-    def __init__(self, connection: FrontendConnection, state: RespState) -> None:
+    def __init__(
+        self, connection: FrontendConnection, state: RespState, listener: RespListener = RespListener()
+    ) -> None:
         super().__init__()
+        self.listener = listener
         self.connection = connection
         self.state = state
         state.sessions[self.caller.number] = self

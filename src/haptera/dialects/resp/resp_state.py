@@ -1,8 +1,8 @@
-"""The connections of one listener that speak RESP, and what they share."""
+"""The connections of a node that speak RESP, and what they share."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from haptera.dialects.resp.change_feed import DecodedItems
 from haptera.dialects.resp.key_lines import KeyLines
@@ -13,15 +13,19 @@ if TYPE_CHECKING:
     from haptera.dialects.resp.resp_session import RespSession
 
 
+class RespListener(NamedTuple):
+    """A listener: ``port`` is that of its URL, 0 for a Unix socket, and ``debug`` says whether it takes DEBUG."""
+
+    port: int = 0
+    debug: bool = False
+
+
 class RespState:
-    """Shared by the connections of one listener: ``sessions`` by the number of the connection, and the positions of
-    scans, which may go on at another connection. ``port`` is that of the listener's URL, 0 for a Unix socket, and
-    ``debug`` says whether it takes DEBUG.
+    """Shared by the connections of one node, of all its listeners: ``sessions`` by the number of the connection, and the
+    positions of scans, which may go on at another connection.
     """
 
-    def __init__(self, port: int = 0, *, debug: bool = False) -> None:
-        self.port = port
-        self.debug = debug
+    def __init__(self) -> None:
         self.sessions: dict[int, RespSession] = {}
         self.positions = ScanPositions()
         #: Changes that are judged by what they read, in line.

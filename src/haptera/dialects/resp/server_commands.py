@@ -42,7 +42,7 @@ def is_measured(session: RespSession) -> bool:
 
 def _info(session: RespSession, arguments: list[bytes]) -> Step:
     names = [name.decode(errors="replace") for name in arguments[1:]]
-    told = info_text(names, session.caller.facts, measured=is_measured(session), port=session.state.port)
+    told = info_text(names, session.caller.facts, measured=is_measured(session), port=session.listener.port)
     return verbatim(told, session.protocol)
 
 
@@ -118,7 +118,7 @@ def _wait_for_log(session: RespSession, arguments: list[bytes]) -> Step:
 
 
 def _debug(session: RespSession, arguments: list[bytes]) -> Step:
-    if not session.state.debug:
+    if not session.listener.debug:
         return _NO_DEBUG
     refused = session.caller.submitter.lacks("admin")
     if refused is not None:

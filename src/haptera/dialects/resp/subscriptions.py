@@ -57,7 +57,7 @@ _ALLOWED: Final = frozenset({"subscribe", "psubscribe", "unsubscribe", "punsubsc
 
 
 class SubscriberCounts:
-    """How many connections of a listener have each channel, and each pattern."""
+    """How many connections of the node have each channel, and each pattern."""
 
     def __init__(self) -> None:
         self.channels: Counter[bytes] = Counter()

@@ -143,12 +143,8 @@ class QueuedTransaction:
         session = self._session
         steps: list[Step] = []
         while len(steps) < len(queued):
-            session.in_transaction = True
-            try:
-                asked = queued[len(steps) : len(steps) + VIEWED_MAX]
-                steps += [session.step_of(command, arguments) for command, arguments in asked]
-            finally:
-                session.in_transaction = False
+            asked = queued[len(steps) : len(steps) + VIEWED_MAX]
+            steps += self._steps_of(asked)
             if len(steps) < len(queued):
                 await asyncio.sleep(0)
         try:
@@ -156,7 +152,27 @@ class QueuedTransaction:
         except Refused as refused:
             because = words_of(refused.reason)
             return b"-EXECABORT Transaction discarded because of: " + because[1:]
-        return session.null_array if replies is None else array(replies)
+        if replies is None:
+            return session.null_array
+        self._do_late(queued, replies)
+        return array(replies)
+
+    def _steps_of(self, queued: Sequence[tuple[Command, list[bytes]]]) -> list[Step]:
+        """The steps of some commands; an empty reply in the place of each that is done late."""
+        session = self._session
+        session.in_transaction = True
+        try:
+            return [b"" if _is_late(command) else session.step_of(command, arguments) for command, arguments in queued]
+        finally:
+            session.in_transaction = False
+
+    def _do_late(self, queued: Sequence[tuple[Command, list[bytes]]], replies: list[bytes]) -> None:
+        """Do the commands that change what is kept of connections, and put their replies in."""
+        for place, (command, arguments) in enumerate(queued):
+            if _is_late(command):
+                reply = self._session.step_of(command, arguments)
+                assert isinstance(reply, bytes), "a command of connections asks nothing of the store"
+                replies[place] = reply
 
     def watch(self, arguments: Sequence[bytes]) -> Step:
         """Remember the versions of keys. Those that are watched already keep theirs."""
@@ -177,6 +193,13 @@ class QueuedTransaction:
             versions[key] = 0 if isinstance(outcome, Failure) else outcome[1]
         self.watched |= versions
         return OK
+
+
+def _is_late(command: Command) -> bool:
+    """Whether a command acts at once on connections, and not on the store: it is done when the changes are made, because
+    a transaction that makes none must do nothing.
+    """
+    return command.name.startswith("client|")
 
 
 def transaction_of(session: RespSession) -> QueuedTransaction:

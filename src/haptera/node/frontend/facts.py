@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import count
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from haptera.node.process_facts import ProcessFacts, process_facts
 
@@ -14,16 +14,29 @@ if TYPE_CHECKING:
     from haptera.node.frontend.frontend_connection import FrontendConnection
     from haptera.node.node import Node
 
+Kept = TypeVar("Kept")
+
 
 class Facts:
-    """What a dialect may tell about its node. ``connections`` gives the connections of all dialects."""
+    """What a dialect may tell about its node, and the place of what its connections share: those of all listeners.
 
-    __slots__ = ("_node", "_numbers", "connections")
+    ``connections`` gives the connections of all dialects.
+    """
+
+    __slots__ = ("_kept", "_node", "_numbers", "connections")
 
     def __init__(self, node: Node, connections: Callable[[], Collection[FrontendConnection]]) -> None:
         self._node = node
         self._numbers = count(1)
         self.connections = connections
+        self._kept: dict[type, Any] = {}
+
+    def kept(self, kind: type[Kept]) -> Kept:
+        """The one object of a class that the connections of a dialect share; it is made when it is first asked for."""
+        found: Kept | None = self._kept.get(kind)
+        if found is None:
+            found = self._kept[kind] = kind()
+        return found
 
     def next_number(self) -> int:
         """The number of a new connection of a dialect: each has another one."""

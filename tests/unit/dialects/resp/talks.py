@@ -71,6 +71,9 @@ class PlayedFacts:
     def read_time_ms(self) -> int:
         return self._node.commands._now_ms()
 
+    def clock_ms(self) -> int:
+        return self._node.clock_ms()
+
 
 class PlayedCaller:
     """The caller of a test: `submitter` says what it may do. It keeps the submissions that were made for it."""

@@ -70,6 +70,23 @@ async def test_a_transaction_is_one_change_of_the_store() -> None:
 
 
 @virtual_clock
+async def test_the_commands_of_connections_wait_until_the_changes_are_made() -> None:
+    async with opened() as node:
+        talk, other = Talk(node), Talk(node)
+        await talk.do("CLIENT", "SETNAME", "before")
+        named = (("CLIENT", "SETNAME", "after"), ("SET", "b", "1"), ("CLIENT", "GETNAME"))
+        await talk.do("WATCH", "a")
+        await other.do("SET", "a", "1")
+        assert await transact(talk, *named) == b"*-1\r\n"
+        assert await talk.do("CLIENT", "GETNAME") == b"$6\r\nbefore\r\n"
+        assert await transact(talk, *named) == b"*3\r\n+OK\r\n+OK\r\n$5\r\nafter\r\n"
+        assert await transact(talk, ("CLIENT", "SETNAME", "a b"), ("CLIENT", "ID")) == (
+            b"*2\r\n-ERR Client names cannot contain spaces, newlines or special characters.\r\n:%d\r\n"
+            % talk.connection.caller.number
+        )
+
+
+@virtual_clock
 async def test_exec_makes_nothing_once_a_watched_key_has_changed() -> None:
     async with opened() as node:
         talk, other = Talk(node), Talk(node)
