@@ -29,7 +29,7 @@ from haptera.dialects.resp.judged_changes import decide
 from haptera.dialects.resp.reply_encoding import NULL, NULL_ARRAY, error, push
 from haptera.dialects.resp.reply_group import ReplyGroup
 from haptera.dialects.resp.request_parser import ProtocolFault, RequestParser
-from haptera.dialects.resp.resp_state import RespListener
+from haptera.dialects.resp.resp_state import PLAIN_LISTENER
 from haptera.dialects.resp.session_hooks import SessionHooks
 from haptera.dialects.resp.steps import Judged, Many, Slow
 from haptera.node.commands import Envelope, operations
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from haptera.dialects.resp.reply_encoding import Version
-    from haptera.dialects.resp.resp_state import RespState
+    from haptera.dialects.resp.resp_state import RespListener, RespState
     from haptera.dialects.resp.steps import Command, Outcome, Shape, Step
     from haptera.errors import Failure
     from haptera.node.commands import Result
@@ -60,7 +60,7 @@ class RespSession(SessionHooks):
     """
 
     def __init__(
-        self, connection: FrontendConnection, state: RespState, listener: RespListener = RespListener()
+        self, connection: FrontendConnection, state: RespState, listener: RespListener = PLAIN_LISTENER
     ) -> None:
         super().__init__()
         self.listener = listener

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from haptera.dialects.resp.change_feed import DecodedItems
 from haptera.dialects.resp.key_lines import KeyLines
@@ -20,8 +20,12 @@ class RespListener(NamedTuple):
     debug: bool = False
 
 
+#: A listener that has no options.
+PLAIN_LISTENER: Final = RespListener()
+
+
 class RespState:
-    """Shared by the connections of one node, of all its listeners: ``sessions`` by the number of the connection, and the
+    """Shared by the connections of all listeners of a node: ``sessions`` by the number of the connection, and the
     positions of scans, which may go on at another connection.
     """
 

@@ -99,13 +99,12 @@ def check_tracking_options(options: TrackingOptions, before: TrackingOptions | N
 
 def _check_prefixes(prefixes: Iterable[str], present: Iterable[str]) -> None:
     """No prefix may begin with another, because a key would be told twice."""
-    seen: list[str] = []
-    for prefix in prefixes:
+    given = list(prefixes)
+    for place, prefix in enumerate(given, 1):
         for other, kind in [
             *((each, "an existing") for each in present),
-            *((each, "another provided") for each in seen),
+            *((each, "another provided") for each in given[place:]),
         ]:
             if prefix != other and (prefix.startswith(other) or other.startswith(prefix)):
                 words = f"Prefix '{prefix}' overlaps with {kind} prefix '{other}'. "
                 raise CommandFault(error(f"ERR {words}Prefixes for a single client must not overlap."))
-        seen.append(prefix)

@@ -196,8 +196,8 @@ class QueuedTransaction:
 
 
 def _is_late(command: Command) -> bool:
-    """Whether a command acts at once on connections, and not on the store: it is done when the changes are made, because
-    a transaction that makes none must do nothing.
+    """Whether a command acts on connections, and not on the store. It is done when the changes are made, because a
+    transaction that makes none must do nothing.
     """
     return command.name.startswith("client|")
 

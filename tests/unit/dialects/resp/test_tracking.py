@@ -353,7 +353,7 @@ async def test_parts_that_come_and_go_leave_nothing_behind() -> None:
         (("ON", "OPTIN", "OPTOUT"), b"-ERR You can't specify both OPTIN mode and OPTOUT mode"),
         (
             ("ON", "BCAST", "PREFIX", "ab", "PREFIX", "a"),
-            b"-ERR Prefix 'a' overlaps with another provided prefix 'ab'. Prefixes",
+            b"-ERR Prefix 'ab' overlaps with another provided prefix 'a'. Prefixes",
         ),
         (("ON", "BCAST", "PREFIX", b"\xff"), b"-ERR invalid key"),
     ],
