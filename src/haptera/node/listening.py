@@ -319,16 +319,19 @@ class NodeServer:
             refuse(peer, Code.TOO_MANY_CONNECTIONS, {"limit": self._user_shares.limit}, linger=True)
         else:
             peer.on_close(lambda: self._user_shares.give_back(user))
-            if isinstance(peer, Peer):  # connections of a dialect have buffers of their own
-                self._share_budget(peer, user)
+            self._share_budget(peer, user)
             if identity.mechanism in MECHANISMS:
                 self._admitted.add(peer, identity.user, identity.mechanism)
 
-    def _share_budget(self, peer: Peer, user: str) -> None:
+    def _share_budget(self, peer: Visitor, user: str) -> None:
         """Have a connection hold its bytes as one of its user's, or of the user for whom a token counts."""
         payer = self._node.access.payer(user) or user
         if payer:
-            share_budget(peer, self._user_budgets.take(payer))
+            budget = self._user_budgets.take(payer)
+            if isinstance(peer, Peer):
+                share_budget(peer, budget)
+            else:
+                peer.share_budget(budget)
             peer.on_close(lambda: self._user_budgets.give_back(payer))
 
     def _on_close(self, peer: Peer, address: str) -> None:

@@ -241,6 +241,32 @@ async def test_what_a_session_holds_is_charged_to_the_process() -> None:
         assert url.server._budget.used == 0
 
 
+async def test_what_the_connections_of_a_user_hold_is_charged_to_the_user_too() -> None:
+    password = PASSWORD.replace(" ", "_")
+    async with with_dialect(no_auth=False, admin_password=password) as url:
+        async with connect(f"haptera+unix://{quote(url.node.local_socket_path)}") as db:
+            await db.admin.add_user("ann", password)
+        budgets = url.server._user_budgets
+        first, second, other = await Line.to(url), await Line.to(url), await Line.to(url)
+        for line, user in ((first, "ann"), (second, "ann"), (other, "admin")):
+            assert await line.ask(f"login {user} {password}") == "welcome"
+        one, two, three = url.server._facts.connections()
+        assert one.charge(budgets.limit - 100_000)
+        assert (budgets.used("ann"), budgets.used("admin")) == (budgets.limit - 100_000, 0)
+        assert two.charge(100_000)
+        assert not two.charge(100_001)
+        assert two.charge(frontend_connection.HELD_MIN), "a connection that holds little may hold that"
+        assert three.charge(100_001), "another user has a budget of its own"
+        one.caller.leave()  # as where it gets another identity
+        assert budgets.used("ann") == frontend_connection.HELD_MIN
+        assert url.server._budget.used == budgets.limit - 100_000 + frontend_connection.HELD_MIN + 100_001
+        for line in (first, second, other):
+            await line.close()
+        while url.server._facts.connections():
+            await asyncio.sleep(0)
+        assert (budgets._budgets, url.server._budget.used) == ({}, 0)
+
+
 @virtual_clock
 async def test_a_defect_of_a_session_ends_its_connection_alone(caplog: pytest.LogCaptureFixture) -> None:
     async with with_dialect() as url:

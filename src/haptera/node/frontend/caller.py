@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Sequence
 
+    from haptera.connection import Budget
     from haptera.node.commands import Commands, Envelope, Submission, Submitter, operations
     from haptera.node.frontend.facts import Facts
     from haptera.node.frontend.frontend_connection import FrontendConnection
@@ -136,6 +137,11 @@ class DialectCaller:
         callbacks, self._on_leave = self._on_leave, []
         for callback in callbacks:
             self._connection.guarded(callback)
+
+    def share_budget(self, user: Budget) -> None:
+        """Charge the bytes of the connection to a budget of its user too, until it has another identity or ends."""
+        self._connection.share_budget(user)
+        self.on_close(lambda: self._connection.share_budget(None))
 
     def end(self, reason: Failure, *, linger: bool) -> None:
         """End the connection at once, and say why in the words of its protocol."""

@@ -7,6 +7,7 @@ import logging
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from haptera.connection import Budget
 from haptera.errors import Code, RemoteProtocolError, failure
 from haptera.node.frontend.caller import DialectCaller
 from haptera.peer import describe_remote, unix_credentials
@@ -61,6 +62,7 @@ class FrontendConnection(asyncio.Protocol):
         "_timer",
         "_transport",
         "_unsent",
+        "_user_budget",
         "_writing",
         "bytes_received",
         "bytes_sent",
@@ -90,6 +92,7 @@ class FrontendConnection(asyncio.Protocol):
         self._known = False  # whether all that tells who the other side is has come
         self._charged = 0
         self._unsent = 0  # bytes that are charged because the other side does not take them
+        self._user_budget = Budget(server.budget.limit)  # its own: the process's is the lower one
         self._drained: asyncio.Future[None] | None = None
         self._reason: Failure | None = None  # why it is drained
         # The end of the time of a handshake, or of a message that has begun, and the timer that looks at it.
@@ -202,13 +205,23 @@ class FrontendConnection(asyncio.Protocol):
     def charge(self, size: int) -> bool:
         """Charge the bytes that the session holds now: input that is kept, and answers that wait.
 
-        Returns False, and charges them all the same, where that is more than the process may hold: the session then
-        takes no more in until it holds less. A connection that holds little is within the budget.
+        Returns False, and charges them all the same, where that is more than the process may hold, or the connections
+        of the user: the session then takes no more in until it holds less. A connection that holds little is within
+        both budgets.
         """
-        budget = self._server.budget
-        budget.used += size - self._charged
+        process, user = self._server.budget, self._user_budget
+        more = size - self._charged
+        process.used += more
+        user.used += more
         self._charged = size
-        return budget.used <= budget.limit or size <= HELD_MIN
+        return (process.used <= process.limit and user.used <= user.limit) or size <= HELD_MIN
+
+    def share_budget(self, user: Budget | None) -> None:
+        """Charge the bytes to a budget of the user too, from now on; None: it has no user any more."""
+        held = self._charged + self._unsent
+        self._user_budget.used -= held
+        self._user_budget = Budget(self._server.budget.limit) if user is None else user
+        self._user_budget.used += held
 
     # -- writing ----------------------------------------------------------------------------------------------------
 
@@ -269,6 +282,7 @@ class FrontendConnection(asyncio.Protocol):
     def _charge_unsent(self, size: int) -> None:
         """Charge answers that are not taken, so that what they hold is not given to other connections, too."""
         self._server.budget.used += size - self._unsent
+        self._user_budget.used += size - self._unsent
         self._unsent = size
 
     def _is_paused(self) -> bool:
