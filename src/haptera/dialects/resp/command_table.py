@@ -13,6 +13,8 @@ from haptera.dialects.resp import (
     object_commands,
     scan_commands,
     server_commands,
+    silenced_replies,
+    slow_log_commands,
     string_commands,
     subscription_commands,
     tracking_commands,
@@ -37,7 +39,8 @@ _ROWS: Final[tuple[Command, ...]] = (
     *object_commands.ROWS,
     *connection_commands.ROWS,
     *server_commands.ROWS,
-    client_command(tracking_commands.PARTS),
+    *slow_log_commands.ROWS,
+    client_command([*tracking_commands.PARTS, silenced_replies.PART]),
 )
 #: The rows by the commands' names in lower case.
 BY_NAME: Final[dict[str, Command]] = {row.name: row for row in _ROWS}

@@ -74,6 +74,7 @@ def _quit(session: RespSession, arguments: list[bytes]) -> Step:
 def _reset(session: RespSession, arguments: list[bytes]) -> Step:
     """Make the connection one that has just begun: its login, its version, its name and its subscriptions are gone."""
     session.leave()
+    session.silence = None
     session.set_protocol(2)
     session.caller.identity = None
     session.caller.come_in(signed=False)

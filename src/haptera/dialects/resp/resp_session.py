@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
     from haptera.dialects.resp.reply_encoding import Version
     from haptera.dialects.resp.resp_state import RespListener, RespState
+    from haptera.dialects.resp.silenced_replies import Silence
     from haptera.dialects.resp.steps import Command, Outcome, Shape, Step
     from haptera.errors import Failure
     from haptera.node.commands import Result
@@ -71,6 +72,8 @@ class RespSession(SessionHooks):
         self._parser = RequestParser()
         self._held = HeldBytes(connection, self._parser)
         self._come_in = False
+        #: The replies that are left out, where the client does not want them.
+        self.silence: Silence | None = None
         #: The commands that are taken together next.
         self._open: ReplyGroup | None = None
         #: The groups whose replies are not all written, in their order; bounded by COMMANDS_IN_FLIGHT_MAX.
@@ -226,6 +229,8 @@ class RespSession(SessionHooks):
                     return True
                 command_with_arguments, self._waiting = self._waiting, None
                 step = self._step(*command_with_arguments)
+                if self.silence is not None:
+                    step = self.silence.taken(self, step, is_message=command_with_arguments[0].group == "pubsub")
             elif self._left > 0:
                 self._left -= 1
                 step = self._next()
@@ -233,6 +238,8 @@ class RespSession(SessionHooks):
                     return False
                 if step is _HELD:
                     continue
+                if self.silence is not None:
+                    step = self.silence.taken(self, step, is_message=False)
             else:
                 self._continue_later()
                 return True
