@@ -11,10 +11,12 @@ import sys
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 import pytest
 
 from haptera.testing import node_in_thread
+from tests.support.certificates import Authority
 from tests.support.processes import start
 from tests.support.redis_server import needs_redis, real_redis_at_port
 
@@ -42,6 +44,14 @@ def node_at_port() -> Iterator[str]:
     """A node that speaks RESP at a port of 127.0.0.1. Gives the URL as clients of Redis write it."""
     with node_in_thread(storage="memory", listen="resp://127.0.0.1:0") as url:
         yield url.replace("resp://", "redis://")
+
+
+@contextmanager
+def node_inside_tls(files: Path) -> Iterator[int]:
+    """A node that speaks RESP inside TLS, with ``server.pem`` and ``server.key`` among the files. Gives its port."""
+    options = f"cert={quote(str(files / 'server.pem'))}&key={quote(str(files / 'server.key'))}"
+    with node_in_thread(storage="memory", listen=f"resps://127.0.0.1:0?{options}") as url:
+        yield int(url.partition("?")[0].rpartition(":")[2])
 
 
 def run(command: Sequence[str], url: str) -> None:
@@ -78,6 +88,19 @@ def test_a_python_client_works_with_a_node(name: str) -> None:
     command = python_program(name)
     with node_at_port() as url:
         run(command, url)
+
+
+@pytest.mark.parametrize("name", ["with_redis_py", "with_asyncio_redis"])
+def test_a_python_client_works_inside_tls_and_checks_the_certificate(name: str, tmp_path: Path) -> None:
+    command = python_program(name)
+    ours, others = Authority(tmp_path), Authority(tmp_path, "others")
+    ours.issue("server", "127.0.0.1")
+    with node_inside_tls(tmp_path) as port:
+        run(command, f"rediss://127.0.0.1:{port}?ssl_ca_certs={quote(str(ours.path))}")
+        process = start([*command, f"rediss://127.0.0.1:{port}?ssl_ca_certs={quote(str(others.path))}"])
+        _, errors = process.communicate(timeout=PROGRAM_SECONDS_MAX)
+        assert process.returncode != 0
+        assert "CERTIFICATE_VERIFY_FAILED" in errors
 
 
 @needs_redis
