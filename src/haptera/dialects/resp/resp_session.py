@@ -26,7 +26,7 @@ from haptera.dialects.resp.command_table import COMMANDS, HTTP_WORDS, find
 from haptera.dialects.resp.error_words import INVALID_KEY, NO_LOGIN, CommandFault, protocol_error, words_of
 from haptera.dialects.resp.held_bytes import HeldBytes
 from haptera.dialects.resp.judged_changes import decide
-from haptera.dialects.resp.reply_encoding import NULL, NULL_ARRAY, error, push
+from haptera.dialects.resp.reply_encoding import error
 from haptera.dialects.resp.reply_group import ReplyGroup
 from haptera.dialects.resp.request_parser import ProtocolFault, RequestParser
 from haptera.dialects.resp.resp_state import PLAIN_LISTENER
@@ -37,9 +37,7 @@ from haptera.node.commands import Envelope, operations
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from haptera.dialects.resp.reply_encoding import Version
     from haptera.dialects.resp.resp_state import RespListener, RespState
-    from haptera.dialects.resp.silenced_replies import Silence
     from haptera.dialects.resp.steps import Command, Outcome, Shape, Step
     from haptera.errors import Failure
     from haptera.node.commands import Result
@@ -63,17 +61,13 @@ class RespSession(SessionHooks):
     def __init__(
         self, connection: FrontendConnection, state: RespState, listener: RespListener = PLAIN_LISTENER
     ) -> None:
-        super().__init__()
+        super().__init__(connection)
         self.listener = listener
-        self.connection = connection
         self.state = state
         state.sessions[self.caller.number] = self
-        self.set_protocol(2)
         self._parser = RequestParser()
         self._held = HeldBytes(connection, self._parser)
         self._come_in = False
-        #: The replies that are left out, where the client does not want them.
-        self.silence: Silence | None = None
         #: The commands that are taken together next.
         self._open: ReplyGroup | None = None
         #: The groups whose replies are not all written, in their order; bounded by COMMANDS_IN_FLIGHT_MAX.
@@ -95,21 +89,6 @@ class RespSession(SessionHooks):
         self.caller.on_close(self._leave_user)
 
     # -- for the commands -------------------------------------------------------------------------------------------
-
-    def set_protocol(self, version: Version) -> None:
-        """Have replies in a version of the protocol, from the next on."""
-        self.protocol: Version = version
-        self.null = NULL[version]
-        self.null_array = NULL_ARRAY[version]
-
-    @property
-    def caller(self) -> Any:
-        """The other side (`haptera.node.frontend.DialectCaller`)."""
-        return self.connection.caller
-
-    def now_ms(self) -> int:
-        """The time by which keys expire, in Unix milliseconds."""
-        return int(self.caller.facts.read_time_ms())
 
     async def ask(self, *ops: operations.Operation) -> list[Outcome]:
         """The results of operations, submitted together, for a `Slow` command."""
@@ -140,10 +119,6 @@ class RespSession(SessionHooks):
     def keep(self, change: int) -> None:
         """Say that a part of the dialect keeps so many bytes more for the connection, or less."""
         self._held.kept += change
-
-    def push(self, items: Sequence[bytes]) -> None:
-        """Send a message that answers no command, between two replies."""
-        self.connection.write(push(items, self.protocol))
 
     def forget_login(self) -> None:
         """Ask for a proof of identity before the next command, where the node asks for one."""

@@ -1,17 +1,23 @@
-"""The places of a session where parts of the dialect take part in its work: transactions, subscriptions, tracking."""
+"""All that parts of the dialect know of a session: its connection, the form of its replies, and the places where they
+take part in its work: transactions, subscriptions, tracking.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from haptera.dialects.resp.reply_encoding import NULL, NULL_ARRAY, push
 from haptera.node.commands import operations
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from haptera.dialects.resp.held_bytes import HeldBytes
+    from haptera.dialects.resp.reply_encoding import Version
+    from haptera.dialects.resp.silenced_replies import LeftOutReplies
     from haptera.dialects.resp.steps import Command, Gate, Step, Wrap
     from haptera.node.commands import Result
+    from haptera.node.frontend import FrontendConnection
 
 
 class SessionHooks:
@@ -26,7 +32,11 @@ class SessionHooks:
 
     _held: HeldBytes
 
-    def __init__(self) -> None:
+    def __init__(self, connection: FrontendConnection) -> None:
+        self.connection = connection
+        self.set_protocol(2)
+        #: The replies that are left out, where the client does not want them.
+        self.silence: LeftOutReplies | None = None
         self.gates: tuple[Gate, ...] = ()
         self.wraps: tuple[Wrap, ...] = ()
         self.on_fault: tuple[Callable[[], None], ...] = ()
@@ -48,6 +58,25 @@ class SessionHooks:
         found = self._held.hold_reply(size)
         self._held.hold_reply(0)
         return found
+
+    def set_protocol(self, version: Version) -> None:
+        """Have replies in a version of the protocol, from the next on."""
+        self.protocol: Version = version
+        self.null = NULL[version]
+        self.null_array = NULL_ARRAY[version]
+
+    @property
+    def caller(self) -> Any:
+        """The other side (`haptera.node.frontend.DialectCaller`)."""
+        return self.connection.caller
+
+    def now_ms(self) -> int:
+        """The time by which keys expire, in Unix milliseconds."""
+        return int(self.caller.facts.read_time_ms())
+
+    def push(self, items: Sequence[bytes]) -> None:
+        """Send a message that answers no command, between two replies."""
+        self.connection.write(push(items, self.protocol))
 
     def reply_of_gates(self, command: Command, arguments: list[bytes]) -> bytes | None:
         """The reply in the place of a command that is not run now; None to go on."""

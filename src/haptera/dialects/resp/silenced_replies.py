@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _NONE: Final = b""
 
 
-class Silence:
+class LeftOutReplies:
     """Which replies of a connection are left out: ``all``, or that of the ``next`` command."""
 
     __slots__ = ("_this", "all", "next")
@@ -74,7 +74,7 @@ def _reply(session: RespSession, arguments: list[bytes]) -> Step:
         return OK
     if answer not in {b"OFF", b"SKIP"}:
         return SYNTAX
-    silence = session.silence = session.silence or Silence()
+    silence = session.silence = session.silence or LeftOutReplies()
     if answer == b"OFF":
         silence.all = True
     else:
