@@ -38,7 +38,8 @@ def _commands(pieces: list[bytes], *, limited: bool) -> list[list[bytes] | str]:
             parser.feed(piece)
             come += len(piece)
             while (arguments := parser.next()) is not None:
-                found.append(arguments)
+                if arguments:  # none stand for an empty line, which is passed over
+                    found.append(arguments)
             assert parser.unparsed <= come, "more is held than has come"
             assert parser.held <= REQUEST_SIZE_MAX + come + ARGUMENT_OVERHEAD
             assert (parser.missing is None) == parser.idle
