@@ -9,10 +9,11 @@ import pytest
 
 from haptera.storage import DataDirectory, MasterKey, OsFileSystem, open_keyring
 from tests.integration.commands import run
+from tests.support.planted import MASTER_KEY
 from tests.support.processes import children_of
 from tests.unit.node.process import serving
 
-MASTER = MasterKey.of(bytes(range(130, 162)))
+MASTER = MasterKey.of(MASTER_KEY)
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="it looks into /proc")
 

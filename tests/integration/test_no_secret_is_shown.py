@@ -15,7 +15,7 @@ from haptera.client.calls import administration
 from haptera.security import new_verifier
 from haptera.storage import MasterKey
 from tests.integration.commands import Ended, run
-from tests.support.planted import forms
+from tests.support.planted import MASTER_KEY, forms
 from tests.support.processes import children_of
 from tests.unit.node.process import Serving, serving
 
@@ -30,7 +30,7 @@ CHANGED = "Copper-lantern-changed-63"
 WRONG = "Marble-tundra-wrong-74"
 VALUE = "Saffron-value-that-is-stored-85"
 SIGNING = b"Cobalt-signing-key-of-two-sides-96"
-MASTER = MasterKey.of(bytes(range(130, 162)))
+MASTER = MasterKey.of(MASTER_KEY)
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="it looks into /proc")
 
