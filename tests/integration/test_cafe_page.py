@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
+import shlex
 import sys
 from pathlib import Path
 
@@ -27,5 +28,5 @@ def test_the_program_of_the_page_runs_as_the_user_of_the_page() -> None:
         port = node.ready().url.rpartition(":")[2]
         assert follow(SCRIPT.splitlines(), folder) == ["added"] * 3
         (folder / "program.py").write_text(PROGRAM.replace(":7777", f":{port}"), encoding="utf-8")
-        [shown] = follow([f"{sys.executable} program.py"], folder)
+        [shown] = follow([f"{shlex.quote(sys.executable)} program.py"], folder)
         assert re.fullmatch(r"\d+ b'21.5'", shown), shown

@@ -76,7 +76,7 @@ def test_the_command_logs_in_as_the_user_of_the_lock(way: str, tmp_path: Path, m
             options += ["--password-file", str(file)]
         else:
             monkeypatch.setenv("HAPTERA_PASSWORD", PASSWORD)
-        script = f'tr "\\0" " " </proc/$$/cmdline >{seen}; {sys.executable} -m haptera whoami >{said}'
+        script = f'tr "\\0" " " </proc/$$/cmdline >{seen}; {shlex.quote(sys.executable)} -m haptera whoami >{said}'
         ended = run(*options, "lock", "jobs", "--", "sh", "-c", script)
     assert (ended.code, ended.err) == (0, "")
     assert said.read_text().startswith("user: admin\n")
