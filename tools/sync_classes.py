@@ -345,7 +345,7 @@ def __init__(
 """,
 }
 
-#: What an iteration gives where many items arrive together.
+#: The items of an iteration where many items arrive together.
 ITEMS: Final = {"Scan": "Entry", "Watch": "Event"}
 
 #: The slots of a class that has more than its base.

@@ -1,4 +1,4 @@
-"""The database's calls, on a served and on an embedded store alike."""
+"""The database's calls, on a served and on an embedded store."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 # Generated from tests/integration/test_client.py by
 # tools/generate_sync_tests.py (make generate). Do not edit.
-"""The database's calls, on a served and on an embedded store alike."""
+"""The database's calls, on a served and on an embedded store."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """The quotas of users: how many keys, bytes, watches and leases each may have, and how many it has.
 
-A user with a quota has an *account*. A key counts for the account of the user who wrote it last, whatever the change
-was: another value, another time to live, another name. It counts for none when a user without a quota has written it,
-and the end of a key gives back what it took, whoever or whatever ended it. A token counts for the user that its record
-names (`haptera.state.access.StoredToken`).
+A user with a quota has an *account*. A key counts for the account of the user who wrote it last. The change may be
+of any kind: another value, another time to live, another name. It counts for none when a user without a quota has
+written it, and the end of a key gives back what it took, in each of its ways. A token counts for the user that its
+record names (`haptera.state.access.StoredToken`).
 
 Only accounts are kept: a key that counts for none takes no memory here, and a store without quotas asks one dict
 whether it is empty. So keys that are older than a quota count for it from their next change on, or because the command

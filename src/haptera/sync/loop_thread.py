@@ -200,7 +200,7 @@ class LoopThread:
         self._left: list[_Loop] = []  # of the processes that this one was forked from: one each
         #: The thread in which the interpreter ends, once it does.
         self.ending = 0
-        #: What a program has to close.
+        #: The objects that a program has to close.
         self.open = OpenObjects()
         forks.watch(self)
 

@@ -45,7 +45,7 @@ class OpenObject:
 
 
 class OpenObjects:
-    """Those of one process. It holds none of them: each ends when the program drops it."""
+    """The objects of one process. It holds none of them: each ends when the program drops it."""
 
     def __init__(self) -> None:
         self._all: weakref.WeakSet[OpenObject] = weakref.WeakSet()

@@ -127,8 +127,8 @@ class Administration(Facade["AsyncAdministration"]):
         changed.
 
         A key counts for the user who wrote it last, and a token for the user who made it where that has a quota, or for
-        the one that `add_token` names. A change that would take more than the quota leaves is ``QuotaExceeded``, and
-        whatever adds nothing goes on.
+        the one that `add_token` names. A change that would take more than the quota leaves is ``QuotaExceeded``, and a
+        change that adds nothing goes on.
 
         Args:
             user: The user.

@@ -32,7 +32,7 @@ _COUNT = click.IntRange(0, VERSION_MAX)
 def command(name: str, without: bool, claim: str | None, client: Client, **numbers: int | None) -> int:
     """Say how much USER may have, in the place of an earlier quota.
 
-    Whatever is not given may be of any number. A change beyond the quota is refused (3013), while reads, deletes and
+    A part that is not given has no bound. A change beyond the quota is refused (3013), while reads, deletes and
     changes that add nothing go on; `haptera user show USER` says how much is used. Tokens count for the user who made
     them, where that has a quota, or for the one that `haptera token create --quota-of` names.
 

@@ -188,7 +188,7 @@ class Administration(Calling):
 
         A key counts for the user who wrote it last, and a token for the user who made it where that has a quota, or for
         the one that `add_token` names. A change that would take more than the quota leaves is ``QuotaExceeded``, and
-        whatever adds nothing goes on.
+        a change that adds nothing goes on.
 
         Args:
             user: The user.

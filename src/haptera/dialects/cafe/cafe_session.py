@@ -173,7 +173,7 @@ class CafeSession:
     # -- answers ----------------------------------------------------------------------------------------------------
 
     def _answer(self) -> None:
-        """Hand on the answers that there is room for. Those that are compressed come in turns: a large value becomes a
+        """Hand on the answers that there is room for. Compressed ones come in turns: a large value becomes a
         short answer, so that the room alone does not bound the work.
         """
         ready, connection, answer = self._ready, self._connection, self._conversation.answer

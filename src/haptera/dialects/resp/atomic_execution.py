@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from haptera.dialects.resp.store_view import Entry
     from haptera.node.commands import Result
 
-#: Attempts on entries that plain changes of others have changed meanwhile. Those that are judged too wait in a line.
+#: Attempts on entries that plain changes of others have changed meanwhile. Judged changes wait in a line.
 ATTEMPTS_MAX: Final = 64
 #: Commands, and keys in them, that are looked at in one turn of the loop: some milliseconds.
 VIEWED_MAX: Final = 1024

@@ -15,8 +15,8 @@ NAME_SIZE_MAX: Final = 1024
 
 
 class ClientDetails:
-    """What the client of one connection has told of itself. A name is empty where it has told none; ``version`` is that
-    of the protocol.
+    """The details that the client of one connection has told. A name is empty where it has told none; ``version`` is
+    that of the protocol.
     """
 
     __slots__ = ("began_ms", "library", "library_version", "name", "version")

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 #: SET gives the value of before where its option GET stands; a call without that only writes.
 SET_ROLE: Final = "RW access update variable_flags"
 SET_ROLE_WITHOUT_GET: Final = "OW update"
-#: What a command does with its keys, in the words of Redis: whether it reads or writes the entry, and whether the value
-#: is looked at, changed, put there or removed. All that only read are RO and `access`, but for those named here.
+#: The use of the keys by a command, in the words of Redis: whether it reads or writes the entry, and whether the
+#: value is looked at, changed, put there or removed. All that only read are RO and `access`, but for those named here.
 _ROLES: Final[dict[str, tuple[str, ...]]] = {
     "set": (SET_ROLE,),
     **dict.fromkeys(("setex", "psetex", "mset"), ("OW update",)),

@@ -36,7 +36,7 @@ _FIXED: Final = {
     "slowlog-max-len": "0",
     "timeout": "0",
 }
-#: Parameters that a node's options decide. Those of the second group need the permission `metrics`, as the same fields
+#: Parameters that a node's options decide. The second group needs the permission `metrics`, as the same fields
 #: of a node's status do.
 _OPEN: Final[dict[str, Callable[[Facts], str]]] = {
     "appendfsync": lambda facts: "always" if facts.config.durability == "sync" else "no",

@@ -48,7 +48,7 @@ class RequestParser:
 
     def __init__(self) -> None:
         self.limited = False
-        #: What a read was split into, and the place of the next command there.
+        #: The pieces that a read was split into, and the place of the next command there.
         self._split: list[bytes] | None = None
         #: The bytes of all else, and the place of the first that is not parsed.
         self._buffer = bytearray()

@@ -289,7 +289,7 @@ class RespSession(SessionHooks):
         return self.step_of(command, arguments) if reply is None else reply
 
     def step_of(self, command: Command, arguments: list[bytes]) -> Step:
-        """What the handler of a command gives, or the error for its arguments."""
+        """The result of the handler of a command, or the error for its arguments."""
         try:
             step = command.handler(self, arguments)
             return self.wrapped(command, arguments, step) if self.wraps else step

@@ -160,7 +160,7 @@ def random_key(session: RespSession, arguments: list[bytes]) -> Step:
 async def _random_key(session: RespSession) -> bytes:
     """Walk down the keys as a tree of their characters: of the characters that may follow, one is chosen at random.
 
-    So each key may be chosen. Those with few neighbours are chosen more often, because no one counts the others.
+    So each key may be chosen. Keys with few neighbours are chosen more often, because no one counts the others.
     """
     low = await _first(session, "", reverse=False)
     if isinstance(low, bytes):

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class SessionHooks:
-    """What the parts of the dialect have put into one session.
+    """The callbacks that parts of the dialect have put into one session.
 
     ``gates`` are asked before each command, and ``wraps`` may change what its handler gives. ``on_fault`` is called
     for a command that is unknown or has too few or too many arguments, ``on_change`` with the version of each

@@ -1,7 +1,7 @@
 """MULTI, EXEC, DISCARD, WATCH and UNWATCH: the queued commands of a connection, and the keys that it watches.
 
 A watched key is remembered with its version, and EXEC makes its changes on the condition that each has it still. A
-version only grows, so a key that was changed, deleted or has expired has another one, of whoever changed it. A key that
+version only grows, so a key that was changed, deleted or has expired has another one, by any user's change. A key that
 was missing, came and went between WATCH and EXEC is missing again: then EXEC goes on, unlike that of Redis, because the
 commands see the store as it was when the key was watched.
 """
@@ -175,7 +175,7 @@ class QueuedTransaction:
                 replies[place] = reply
 
     def watch(self, arguments: Sequence[bytes]) -> Step:
-        """Remember the versions of keys. Those that are watched already keep theirs."""
+        """Remember the versions of keys. Watched ones keep theirs."""
         if self.queued is not None:
             return error("ERR WATCH inside MULTI is not allowed")
         keys = [key for key in dict.fromkeys(argument.decode() for argument in arguments) if key not in self.watched]

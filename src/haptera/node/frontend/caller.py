@@ -170,7 +170,7 @@ class DialectCaller:
         return self._gateway.commands
 
     def submit(self, commands: Sequence[Envelope], done: Callable[[list[Result]], None]) -> Submission:
-        """Do the commands as `Commands.submit` does. Those beyond the rates fail with 3008."""
+        """Do the commands as `Commands.submit` does. Commands beyond the rates fail with 3008."""
         gateway = self._gateway
         done = partial(self._connection.guarded, done)
         self.requests_received += len(commands)

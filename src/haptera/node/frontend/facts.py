@@ -18,7 +18,7 @@ Kept = TypeVar("Kept")
 
 
 class Facts:
-    """What a dialect may tell about its node, and the place of what its connections share: those of all listeners.
+    """The facts that a dialect may tell about its node, and the place of the things that its connections share.
 
     ``connections`` gives the connections of all dialects.
     """
