@@ -12,6 +12,7 @@ pip := $(python) -m pip --disable-pip-version-check --no-input --quiet
 ready_to_serve := $(VENV)/.ready-to-serve
 ready_to_develop := $(VENV)/.ready-to-develop
 ready_to_fuzz := $(VENV)/.ready-to-fuzz
+ready_to_document := $(VENV)/.ready-to-document
 
 # pytest's further arguments: make test ARGS="-n0 -k damage -x"
 ARGS ?=
@@ -20,7 +21,7 @@ ARGS ?=
 # package for itself, as each worker would compile all tests. Empty is unset for Python.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help env serve test test-pythons test-long mutants shape fuzz lint format generate lock bench clean
+.PHONY: help env serve test test-pythons test-long mutants shape fuzz docs lint format generate lock bench clean
 
 help:
 	@echo 'make env        the environment, .venv, with everything that development needs'
@@ -31,6 +32,7 @@ help:
 	@echo 'make mutants    breaks the product on purpose, and says which changes no test notices'
 	@echo 'make shape      measures the tree: sizes, reaches, names with two meanings, the words of its prose'
 	@echo 'make fuzz       the fuzz targets, for a minute; ARGS="decoder --seconds 600"'
+	@echo 'make docs       the site of the documentation, site/index.html'
 	@echo 'make lint       formatting, rules, types, and whether generated files are current'
 	@echo 'make format     formats the sources'
 	@echo 'make generate   writes the generated files'
@@ -61,6 +63,11 @@ $(ready_to_develop): requirements-dev.lock $(ready_to_serve)
 $(ready_to_fuzz): requirements-fuzz.lock $(ready_to_develop)
 	@echo 'installing what fuzzing needs into $(VENV)'
 	@$(pip) install --require-hashes --requirement requirements-fuzz.lock
+	@touch $@
+
+$(ready_to_document): requirements-docs.lock $(ready_to_develop)
+	@echo 'installing what the site of the documentation needs into $(VENV)'
+	@$(pip) install --require-hashes --requirement requirements-docs.lock
 	@touch $@
 
 env: $(ready_to_develop)
@@ -98,6 +105,9 @@ shape: $(ready_to_develop)
 
 fuzz: $(ready_to_fuzz)
 	@$(python) -m fuzz.run $(ARGS)
+
+docs: $(ready_to_document)
+	@$(python) -m tools.build_site
 
 lint: $(ready_to_develop)
 	@$(python) -m ruff format --check --quiet .
@@ -143,8 +153,9 @@ lock:
 	@$(compile) --extra all --group dev --constraint requirements.lock \
 		--output-file requirements-dev.lock pyproject.toml
 	@$(compile) --group fuzz --output-file requirements-fuzz.lock
+	@$(compile) --group docs --constraint requirements-dev.lock --output-file requirements-docs.lock
 
 clean:
-	rm -rf .venv .venv-* .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
+	rm -rf .venv .venv-* .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist site
 	rm -rf .fuzz
 	find src tests tools bench fuzz -type d -name __pycache__ -prune -exec rm -rf {} +
