@@ -9,6 +9,7 @@ import click
 from haptera.access_rules import PERMISSIONS, TOKEN_PREFIX
 from haptera.cli import output
 from haptera.cli.exit_codes import DONE
+from haptera.cli.parameter_type import ParameterType
 from haptera.errors import Code, ServerError
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def change_step(error: HapteraError) -> str:
     return "" if error.details.get("permission") == "user_admin" else GIVES_NO_MORE
 
 
-class PermissionList(click.ParamType):  # type: ignore[type-arg]  # click 8.1 has no parameters
+class PermissionList(ParameterType[tuple[str, ...]]):
     """Permissions with commas between them, each once."""
 
     name = "permissions"

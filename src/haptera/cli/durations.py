@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import re
 from decimal import Decimal
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-import click
-
+from haptera.cli.parameter_type import ParameterType
 from haptera.key_rules import TTL_MAX_MS
+
+if TYPE_CHECKING:
+    import click
 
 _FORM: Final = re.compile(r"(\d{1,12}(?:\.\d{1,3})?)([smhdw]?)", re.ASCII)
 _SECONDS: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
 
-class Duration(click.ParamType):  # type: ignore[type-arg]  # click 8.1 has no parameters
+class Duration(ParameterType[float]):
     """A time of more than none, in seconds."""
 
     name = "duration"

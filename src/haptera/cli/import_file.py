@@ -14,6 +14,7 @@ from haptera.cli import output, standard_streams
 from haptera.cli.client_command import Client, client_options, fence_option
 from haptera.cli.exit_codes import DONE, INTERRUPTED, UNKNOWN, USAGE
 from haptera.cli.failures import described, exit_code, fields, next_step
+from haptera.cli.parameter_type import ParameterType
 from haptera.cli.transfer.columns import Wanted
 from haptera.cli.transfer.row_batches import Reader
 from haptera.cli.transfer.store_rows import Interrupted, Tally, store
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 TAB = "\t"
 
 
-class Separator(click.ParamType):  # type: ignore[type-arg]  # click 8.1 has no parameters
+class Separator(ParameterType[str]):
     """One character that stands between two fields."""
 
     name = "character"

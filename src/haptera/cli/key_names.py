@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-import click
+from haptera.cli.parameter_type import ParameterType
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import click
     from click.shell_completion import CompletionItem
 
 #: The kind of a completion that stands for the keys of the store, which a shell with a connection looks up.
 KEYS_OF_STORE: Final = "keys"
 
 
-class KeyName(click.ParamType):  # type: ignore[type-arg]  # click 8.1 has no parameters
+class KeyName(ParameterType[str]):
     """The name of a key, or its beginning. The store judges it; here it is only text that can be completed."""
 
     name = "text"

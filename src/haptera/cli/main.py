@@ -15,16 +15,16 @@ try:
     import click
 
     from haptera.cli.groups import ClientGroup
-except ModuleNotFoundError as missing:  # the base install
-    advice = how_to_install(missing, sys.argv[1:])
-    if advice is None:
+except ModuleNotFoundError as _missing:  # the base install
+    _advice = how_to_install(_missing, sys.argv[1:])
+    if _advice is None:
         raise
     from haptera.cli import output
 
     standard_streams.secure()
     with output.errors_as_json("--json" in sys.argv):
-        output.error(advice[0], {"message": advice[0]}, advice[1])
-    sys.exit(advice[1])
+        output.error(_advice[0], {"message": _advice[0]}, _advice[1])
+    sys.exit(_advice[1])
 
 #: The commands in the order of ``haptera --help``, each with its line there, so that the help need not import it. A
 #: command is the ``command`` of the module of its name under ``haptera.cli``.

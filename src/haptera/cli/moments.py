@@ -11,6 +11,7 @@ from typing import Any, Final, TypedDict
 
 import click
 
+from haptera.cli.parameter_type import ParameterType
 from haptera.key_rules import VERSION_MAX
 
 #: Unix seconds, with a fraction or without.
@@ -19,7 +20,7 @@ _SECONDS: Final = re.compile(r"\d{1,12}(\.\d{1,9})?", re.ASCII)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-class Time(click.ParamType):  # type: ignore[type-arg]  # click 8.1 has no parameters
+class Time(ParameterType[int]):
     """A moment, in Unix milliseconds."""
 
     name = "time"
@@ -44,16 +45,16 @@ class PastMoment(TypedDict, total=False):
     at_time: float
 
 
-class RevisionOrTime(Time):
+class RevisionOrTime(ParameterType[PastMoment]):
     """A moment of the past. A whole number is a revision, because seconds since 1970 may have a fraction."""
 
     name = "moment"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> PastMoment:
         text = str(value).strip()
         if text.isascii() and text.isdigit():
             return PastMoment(at_revision=click.IntRange(0, VERSION_MAX).convert(int(text), param, ctx))
-        return _at(super().convert(value, param, ctx))
+        return _at(Time().convert(value, param, ctx))
 
 
 def moment_options(function: Callable[..., int]) -> Callable[..., int]:

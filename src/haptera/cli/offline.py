@@ -38,7 +38,7 @@ class Offline:
         context = click.get_current_context()
         self.as_json = as_json
         #: The options of the master key that are on the command line itself. The environment may have those of a node.
-        self.named_master_key = [
+        self.named_master_key: list[str] = [
             flag
             for flag, name in (("--master-key-file", "master_key_file"), ("--master-key-command", "master_key_command"))
             if context.get_parameter_source(name) is ParameterSource.COMMANDLINE

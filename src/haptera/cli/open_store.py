@@ -31,7 +31,7 @@ class OpenStore:
 
     def __init__(self, client: Client) -> None:
         self.client = client
-        self.database = client.connect()
+        self.database: Database = client.connect()
         self._runner = asyncio.Runner()
         self._route: Route = self.run_on_it
 

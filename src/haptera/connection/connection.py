@@ -30,6 +30,7 @@ from haptera.wire import (
 if TYPE_CHECKING:
     from haptera.connection.guard import Guard
     from haptera.connection.handshake import Agreement
+    from haptera.connection.outbox import Outbox
     from haptera.connection.stream_halves import Stream
 
 _ALL: Final = 2**62
@@ -86,19 +87,19 @@ class Connection:
 
     def __init__(self, role: Role, config: Config, now: float, process_budget: Budget | None = None) -> None:
         config = config.bounded()
-        self.role = role
-        self.config = config
-        self.state = ConnectionState.HANDSHAKE
+        self.role: Role = role
+        self.config: Config = config
+        self.state: ConnectionState = ConnectionState.HANDSHAKE
         #: The terms that both sides agreed on; None before the handshake is done.
         self.agreement: Agreement | None = None
         #: Whole frames that have come, ever.
-        self.frames_received = 0
+        self.frames_received: int = 0
         #: The bytes that the connection has in memory.
-        self.ledger = Ledger(config.budget, process_budget)
+        self.ledger: Ledger = Ledger(config.budget, process_budget)
         self._streams = streams = Streams(int(role), config, self.ledger, now)
         self._inflow = streams.inflow
         #: The unsent frames.
-        self.outbox = streams.outbox
+        self.outbox: Outbox = streams.outbox
         self._decoder = FrameDecoder(config.limits.max_frame)
         self._time = Timekeeper(config, self._decoder, now)
         self._control = Control(streams)
@@ -106,26 +107,26 @@ class Connection:
         heads = Heads(self.outbox, grease, config.entropy)
         flies = role is Role.DIALER and config.flies and not config.signs
         self._requester = Requester(streams, heads, flies=flies)
-        self.request = self._requester.request
-        self.authenticate = self._requester.authenticate
-        self.can_request = self._requester.can_request
-        self.finish = self._requester.finish
-        self.cancel = self._requester.cancel
-        self.release = self._requester.release
+        self.request: Final = self._requester.request
+        self.authenticate: Final = self._requester.authenticate
+        self.can_request: Final = self._requester.can_request
+        self.finish: Final = self._requester.finish
+        self.cancel: Final = self._requester.cancel
+        self.release: Final = self._requester.release
         producer = ItemSender(streams)
-        self.send_item = producer.send_item
-        self.try_item = producer.try_item
-        self.try_items = producer.try_items
-        self.ask_room = producer.ask_room
-        self.ask_left = producer.ask_left
+        self.send_item: Final = producer.send_item
+        self.try_item: Final = producer.try_item
+        self.try_items: Final = producer.try_items
+        self.ask_room: Final = producer.ask_room
+        self.ask_left: Final = producer.ask_left
         items = ItemReceiver(streams)
-        self.take_item = items.take_item
+        self.take_item: Final = items.take_item
         answers = AnswerSender(streams, heads)
-        self.respond = answers.respond
-        self.respond_all = answers.respond_all
-        self.fail = answers.fail
-        self.take_events = streams.take_events
-        self.take_writable = self.outbox.take_writable
+        self.respond: Final = answers.respond
+        self.respond_all: Final = answers.respond_all
+        self.fail: Final = answers.fail
+        self.take_events: Final = streams.take_events
+        self.take_writable: Final = self.outbox.take_writable
         self._reception = FrameRouter(streams, self._control, items)
         #: The handshake, and the proof of an identity behind it; None as soon as the two sides serve each other.
         self.beginning: Beginning | None = Beginning(

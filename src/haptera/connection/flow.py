@@ -48,8 +48,8 @@ class Inflow:
     def __init__(
         self, outbox: Outbox, ledger: Ledger, unfinished: UnfinishedMessages, stream_window: int, connection_window: int
     ) -> None:
-        self.stream_window = stream_window
-        self.now = 0.0
+        self.stream_window: int = stream_window
+        self.now: float = 0.0
         self._outbox = outbox
         self._ledger = ledger
         self._unfinished = unfinished

@@ -38,9 +38,9 @@ class Guard:
 
     def __init__(self, calls: Mapping[int, Stream], transcript: tuple[bytes, bytes], *, dials: bool, signs: bool):
         #: HELLO and WELCOME as they were sent.
-        self.transcript = transcript
+        self.transcript: tuple[bytes, bytes] = transcript
         #: Whether the dialer has sent its proof, from which on frames are signed.
-        self.signing = False
+        self.signing: bool = False
         self._calls = calls
         self._dials = dials
         self._signs = signs

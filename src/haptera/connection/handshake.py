@@ -59,7 +59,7 @@ class Handshake:
     """
 
     def __init__(self, config: Config, grease: Grease | None, *, dials: bool) -> None:
-        self.sent = b""
+        self.sent: bytes = b""
         self.mechanisms: Callable[[], Sequence[str]] | None = None
         self._config = config
         self._grease = grease

@@ -22,13 +22,13 @@ class Ledger:
     __slots__ = ("charged", "held", "limit", "process", "user")
 
     def __init__(self, limit: int = CONNECTION_BUDGET, process: Budget | None = None) -> None:
-        self.limit = limit
-        self.process = Budget() if process is None else process
-        self.user = Budget(self.process.limit)  # its own: the process's is the lower one
+        self.limit: int = limit
+        self.process: Budget = Budget() if process is None else process
+        self.user: Budget = Budget(self.process.limit)  # its own: the process's is the lower one
         #: Received, and held for the application.
-        self.held = 0
+        self.held: int = 0
         #: Bytes of the process's budget that are charged for unsent bytes.
-        self.charged = 0
+        self.charged: int = 0
 
     def share(self, user: Budget) -> None:
         """Charge the connection's bytes to the budget of its user from now on."""

@@ -19,6 +19,7 @@ from haptera.wire import LIMITS, Frame, FrameType, Goaway, Limits, Tag, encode_e
 if TYPE_CHECKING:
     from haptera.connection.config import Config
     from haptera.connection.memory_ledger import Ledger
+    from haptera.connection.send_turns import SendingTurns
     from haptera.connection.stream_halves import ReceivingHalf, SendingHalf, Stream
     from haptera.wire import Codec
 
@@ -59,25 +60,27 @@ class Streams:
     def __init__(self, parity: int, config: Config, ledger: Ledger, now: float) -> None:
         self.calls: dict[int, Stream] = {}  # streams that this side opened
         self.serves: dict[int, Stream] = {}  # streams that the peer opened
-        self.changes = Changes()
+        self.changes: Changes = Changes()
         self.events: list[Event] = []
-        self.now = now
-        self.parity = parity
-        self.limits = limits = config.limits
-        self.ledger = ledger
-        self.outbox = outbox = Outbox(ledger)
-        self.turns = outbox.turns
-        self.unfinished = unfinished = UnfinishedMessages(config.message_timeout_s)
-        self.inflow = Inflow(outbox, ledger, unfinished, limits.stream_window, limits.connection_window)
+        self.now: float = now
+        self.parity: int = parity
+        self.limits: Limits = config.limits
+        self.ledger: Ledger = ledger
+        self.outbox: Outbox = Outbox(ledger)
+        self.turns: SendingTurns = self.outbox.turns
+        self.unfinished: UnfinishedMessages = UnfinishedMessages(config.message_timeout_s)
+        self.inflow: Inflow = Inflow(
+            self.outbox, ledger, self.unfinished, self.limits.stream_window, self.limits.connection_window
+        )
         self.next_call = 1 if parity else 2  # the id of the next stream that this side opens
-        self.highest = 0  # the highest stream that the peer opened
+        self.highest: int = 0  # the highest stream that the peer opened
         self.last_served: int | None = None  # the last that is answered, once this side goes away
         self.goaway: Goaway | None = None  # the last that the peer sent
-        self.going_away = False  # one of the two sides has said GOAWAY: this one opens no more streams
-        self.peer_stream_window = 0
+        self.going_away: bool = False  # one of the two sides has said GOAWAY: this one opens no more streams
+        self.peer_stream_window: int = 0
         #: The largest message that the peer takes; before the handshake has told it, the most that any may take.
-        self.peer_message_max = LIMITS["max_message"].maximum
-        self.peer_connection_window = 0
+        self.peer_message_max: int = LIMITS["max_message"].maximum
+        self.peer_connection_window: int = 0
         self.ignored: tuple[int, ...] = ()
         self.codec: Codec | None = None  # where compressed payloads were agreed on
         self._bucket = Bucket(config.idle_frames_burst, config.idle_frames_per_s, now)

@@ -95,22 +95,22 @@ class Outbox:
 
     def __init__(self, ledger: Ledger) -> None:
         #: The halves that have turns, and their credit.
-        self.turns = SendingTurns(ledger)
+        self.turns: SendingTurns = SendingTurns(ledger)
         #: Halves whose producer may go on, until ``take_writable``.
-        self.writable = self.turns.writable
+        self.writable: list[SendingHalf] = self.turns.writable
         #: Whether the handshake is done: until then only it and REQUESTs leave.
-        self.opened = False
+        self.opened: bool = False
         #: Whether the peer is so near that its credit comes at once. Its owner sets it before the handshake.
-        self.near = False
+        self.near: bool = False
         #: The largest payload that leaves in one frame.
-        self.whole_max = FIRST_FLIGHT_SIZE_MAX
+        self.whole_max: int = FIRST_FLIGHT_SIZE_MAX
         #: The largest payload that leaves in one frame with its head, as it is: -1 before the handshake is done, and
         #: where payloads are compressed.
-        self.joined_max = -1
+        self.joined_max: int = -1
         #: Frames that have left in pulls, ever.
-        self.frames_sent = 0
+        self.frames_sent: int = 0
         #: Bytes of the control queue: frames that the peer caused and has not read.
-        self.control_size = 0
+        self.control_size: int = 0
         self._ledger = ledger
         self._control: list[bytes] = []
         self._ready: deque[bytes] = deque()

@@ -29,7 +29,7 @@ class Heads:
 
     def __init__(self, outbox: Outbox, grease: Grease | None, entropy: Callable[[int], bytes]) -> None:
         #: Greases messages, if grease is sent.
-        self.grease = grease
+        self.grease: Grease | None = grease
         #: Routes that were encoded before, by service and method.
         self.routes: dict[tuple[str, str], bytes] = {}
         self._outbox = outbox

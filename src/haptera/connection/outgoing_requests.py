@@ -47,7 +47,7 @@ class Requester:
     def __init__(self, streams: Streams, heads: Heads, *, flies: bool) -> None:
         """``flies`` says whether requests may leave before the handshake is done (section 4, "First flight")."""
         #: How many requests were sent behind HELLO.
-        self.first_flight = 0
+        self.first_flight: int = 0
         self._streams = streams
         self._calls = streams.calls
         self._outbox = streams.outbox

@@ -50,18 +50,18 @@ class SendingTurns:
     )
 
     def __init__(self, ledger: Ledger) -> None:
-        self.frame_max = 0  # the largest payload of a frame, once the peer has told: until then no half has credit
-        self.credit = 0  # the connection's window, as the peer opened it
+        self.frame_max: int = 0  # the largest payload of a frame, once the peer has told: until then no half has credit
+        self.credit: int = 0  # the connection's window, as the peer opened it
         #: The most that the first frame of an ITEM costs that waits, whole, though its window has room for a part: 0
         #: where that would leave a long link unused.
-        self.whole_cost_max = 0
+        self.whole_cost_max: int = 0
         #: The codec of payloads, where both sides agreed on it.
         self.codec: Codec | None = None
         #: Bytes that have left the ready queue, ever: a half that has a frame behind them has no turn.
-        self.passed = 0
-        self.queued = 0  # bytes that take turns
-        self.queued_answers = 0  # the answers among them
-        self.stuck = 0  # the ones whose half waits for credit
+        self.passed: int = 0
+        self.queued: int = 0  # bytes that take turns
+        self.queued_answers: int = 0  # the answers among them
+        self.stuck: int = 0  # the ones whose half waits for credit
         #: Halves whose last frame has been made, until their owner takes them.
         self.ended: list[SendingHalf] = []
         #: Halves whose producer may go on, until their owner takes them.

@@ -58,7 +58,7 @@ class UnfinishedMessages:
         #: The halves that have one, by their streams.
         self.halves: dict[int, ReceivingHalf] = {}
         #: Whether a time-out may be due sooner than is known: the sender of an unfinished ITEM has got credit again.
-        self.stale = False
+        self.stale: bool = False
         self._timeout_s = timeout_s
         self._look_at = _NEVER  # no message times out before
 

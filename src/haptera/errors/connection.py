@@ -24,7 +24,7 @@ class ProtocolError(HapteraError):
         name, default_message, _ = described(code)
         self.code = int(code)
         self.name = name
-        self.message = default_message if message is None else message
+        self.message: str = default_message if message is None else message
         self.details: dict[str, Any] = {} if details is None else details
         super().__init__(self.code, self.message, self.details)
 

@@ -56,7 +56,7 @@ class UnexpectedValue(HapteraError, ValueError):
         #: The key of the value; None for an answer.
         self.key: str | None = details.get("key")
         self.outcome: Outcome = outcome
-        self.details = {**details, "reason": reason}
+        self.details: dict[str, str] = {**details, "reason": reason}
 
 
 class WaitTimeout(HapteraError, TimeoutError):

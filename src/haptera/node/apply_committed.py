@@ -79,7 +79,7 @@ class Applier:
         failed: Callable[[ApplyFailed, list[int]], None],
     ) -> None:
         #: Whether an entry is applied, or its results are handed on.
-        self.busy = False
+        self.busy: bool = False
         self._machine = machine
         self._turns = turns
         self._published = published

@@ -44,11 +44,11 @@ class Archiver:
     def __init__(
         self, directory: DataDirectory, archive: Archive, worker: Writer, loop: asyncio.AbstractEventLoop
     ) -> None:
-        self.through = 0
-        self.lag = 0
-        self.trouble = ""
-        self.help = ""
-        self.trouble_since = 0.0
+        self.through: int = 0
+        self.lag: int = 0
+        self.trouble: str = ""
+        self.help: str = ""
+        self.trouble_since: float = 0.0
         self._directory = directory
         self._archive = archive
         self._worker = worker

@@ -45,13 +45,13 @@ class OpenBackup:
     """One backup under way, of the state after the entry ``index``. ``size`` is in bytes."""
 
     def __init__(self, writer: BackupWriter, master_key: Origin) -> None:
-        self.index = writer.manifest.index
-        self.revision = writer.manifest.revision
-        self.size = writer.size
+        self.index: int = writer.manifest.index
+        self.revision: int = writer.manifest.revision
+        self.size: int = writer.size
         #: Where the node has its master key from.
         self.master_key = master_key
         #: The bytes that were handed out.
-        self.taken = 0
+        self.taken: int = 0
         self._pieces = writer.pieces()
         self._reading: asyncio.Future[bytes] | None = None
 

@@ -134,9 +134,10 @@ class CommitPipeline:
         self._message: str | None = None  # in place of the code's own
         #: Whether the disk was full for the last batch that needed room: such writes are refused until one finds room
         #: again. Writes that only free may go on, from the log's reserve.
-        self.full = False
+        self.full: bool = False
         #: The errno of the last shortage, and the time of the loop at which it began.
-        self.shortage, self.full_since = 0, 0.0
+        self.shortage: int = 0
+        self.full_since: float = 0.0
         self._idle: list[asyncio.Future[None]] = []
 
     def append(

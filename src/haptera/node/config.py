@@ -76,7 +76,7 @@ RETAIN_FOR_DEFAULT_S = 7 * 86_400.0
 RETAIN_FOR_MAX_S = 3652 * 86_400.0
 
 #: The values of the option, and for each the listener's ``compression``.
-COMPRESSIONS = {"auto": None, "zstd": True, "none": False}
+COMPRESSIONS: dict[str, bool | None] = {"auto": None, "zstd": True, "none": False}
 
 Durability = Literal["sync", "os"]
 

@@ -12,9 +12,9 @@ class Shares:
     __slots__ = ("_counts", "limit", "refused")
 
     def __init__(self, limit: int) -> None:
-        self.limit = limit
+        self.limit: int = limit
         #: Connections that were refused.
-        self.refused = 0
+        self.refused: int = 0
         self._counts: dict[str, int] = {}  # bounded as the connections are
 
     def take(self, name: str) -> bool:

@@ -33,7 +33,7 @@ class EntryClock:
     def __init__(self, last_ms: int, wall_ms: int, monotonic_ns: int) -> None:
         time_ms = max(last_ms, wall_ms)
         #: Entry time less the wall clock's, at the last reading.
-        self.offset_ms = time_ms - wall_ms
+        self.offset_ms: int = time_ms - wall_ms
         self._time_ns = time_ms * _NS_PER_MS
         self._monotonic_ns = monotonic_ns
         self._told_ms = 0

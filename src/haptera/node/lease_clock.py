@@ -27,7 +27,7 @@ class LeaseClock:
 
     def __init__(self, monotonic_ns: int) -> None:
         #: Its time at the last tick.
-        self.ticked_ms = 0
+        self.ticked_ms: int = 0
         self._ticked_ns = monotonic_ns
         self._paused = False
 

@@ -33,7 +33,7 @@ class MemoryLimit:
     __slots__ = ("_full", "_high", "_machine", "_metrics", "limit")
 
     def __init__(self, machine: StateMachine, limit: int, metrics: Metrics) -> None:
-        self.limit = limit
+        self.limit: int = limit
         self._machine = machine
         self._metrics = metrics
         self._high = False

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from haptera.node.config import NodeConfig
     from haptera.node.frontend import Dialect
     from haptera.node.master_key import Origin
+    from haptera.node.snapshots.keeper import SnapshotKeeper
     from haptera.replication import Writer
     from haptera.state import Access, MaintenancePeriod
     from haptera.storage import FileSystem
@@ -79,24 +80,24 @@ class Node:
         second_process: bool,
     ) -> None:
         self.config = config
-        self.metrics = Metrics()
-        self.collector = Collector()
+        self.metrics: Metrics = Metrics()
+        self.collector: Collector = Collector()
         self.clock_ms = clock_ms
         self.connections = 0
         self.failed: asyncio.Future[BaseException] = loop.create_future()
-        self.failed_at = 0.0  # of the loop
+        self.failed_at: float = 0.0  # of the loop
         self._loop = loop
         self._storage = storage
-        self._machine = storage.machine
+        self._machine = machine = storage.machine
         self._started = loop.time()
         self._monotonic_ns = monotonic_ns
         self._entry_clock = EntryClock(self._machine.time_ms, clock_ms(), monotonic_ns())
         self._entry_time_ms()  # says it at once if the log is far ahead of the wall clock
         self._turns = Turns(loop)
-        self._scans = Scans(storage.machine, loop, self.metrics, self._turns)
-        self.memory = MemoryLimit(storage.machine, config.memory_max, self.metrics)
+        self._scans = Scans(machine, loop, self.metrics, self._turns)
+        self.memory: MemoryLimit = MemoryLimit(machine, config.memory_max, self.metrics)
         self._pipeline = CommitPipeline(
-            machine=storage.machine,
+            machine=machine,
             append_entry=storage.log.append,
             writer=writer,
             loop=loop,
@@ -110,13 +111,13 @@ class Node:
             on_failure=self._on_failure,
         )
         self._turns.hurried = lambda: self._pipeline.pending > 0
-        storage.machine.read_by(self._pipeline.read_time_ms)
+        machine.read_by(self._pipeline.read_time_ms)
         #: Has the keys removed whose time has come.
-        self.expiry = Expiry(storage.machine, self._pipeline, self._turns, loop, self.metrics, self._entry_time_ms)
+        self.expiry: Expiry = Expiry(machine, self._pipeline, self._turns, loop, self.metrics, self._entry_time_ms)
         #: Ends the leases that are not renewed.
-        self.leases = LeaseKeeper(storage.machine, self._pipeline, self._turns, loop, self.metrics, monotonic_ns)
+        self.leases: LeaseKeeper = LeaseKeeper(machine, self._pipeline, self._turns, loop, self.metrics, monotonic_ns)
         #: Its snapshots, and the past that it keeps.
-        self.snapshots = keep_snapshots(
+        self.snapshots: SnapshotKeeper = keep_snapshots(
             config,
             storage,
             on_writer=self._pipeline.on_writer,
@@ -126,13 +127,13 @@ class Node:
             held_back=lambda: None if self.archiver is None else self.archiver.through + 1,
             second_process=second_process,
         )
-        self.commands = Commands(storage.machine, self._pipeline, self._scans, self._turns, self.metrics)
+        self.commands: Commands = Commands(machine, self._pipeline, self._scans, self._turns, self.metrics)
         #: The watches that follow its changes.
-        self.watches = Watches(storage.machine, self.commands, loop, self.metrics)
-        self.backups = Backups(storage, self._pipeline, self.snapshots.retention, clock_ms)
-        self.archiver = Archiver.of(storage.directory, config.archive_dir, loop, archive_writer)
-        self.key_rotation = KeyRotation(storage, self._pipeline)
-        self.audit = Audit(storage.audit, self._pipeline.on_writer, loop, clock_ms, monotonic_ns, self.metrics)
+        self.watches: Watches = Watches(machine, self.commands, loop, self.metrics)
+        self.backups: Backups = Backups(storage, self._pipeline, self.snapshots.retention, clock_ms)
+        self.archiver: Archiver | None = Archiver.of(storage.directory, config.archive_dir, loop, archive_writer)
+        self.key_rotation: KeyRotation = KeyRotation(storage, self._pipeline)
+        self.audit: Audit = Audit(storage.audit, self._pipeline.on_writer, loop, clock_ms, monotonic_ns, self.metrics)
         self._closing: asyncio.Future[None] | None = None
         self._pid = os.getpid()
         self._forked_from = 0  # in a forked child, the process that has the directory

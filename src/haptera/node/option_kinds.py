@@ -203,4 +203,4 @@ class ConflictingOptions(ConfigurationError):
 
     def __init__(self, config: object, first: str, share: str, second: str) -> None:
         super().__init__(f"{first} is {getattr(config, first)}, more than {share}{second}, {getattr(config, second)}")
-        self.names = first, second
+        self.names: tuple[str, str] = first, second

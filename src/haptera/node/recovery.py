@@ -196,7 +196,7 @@ class DurableState:
 
     def __init__(self, config: NodeConfig, filesystem: FileSystem) -> None:
         self.machine: StateMachine
-        self.master_key_source = MasterKeySource(config)
+        self.master_key_source: MasterKeySource = MasterKeySource(config)
         self.directory: DataDirectory
         self.keyring: StoredKeyring
         self.recovered: Recovered

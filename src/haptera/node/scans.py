@@ -7,7 +7,7 @@ here.
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from haptera.errors import Code, Failure, failure
 from haptera.state import CURSORS_MAX, SLICE_WORK_MAX
@@ -77,11 +77,11 @@ class Cursor:
     ) -> None:
         self._scans = scans
         self._cursor = cursor
-        self.view = view
-        self.on_expired = on_expired
-        self.owner = owner
-        self.moved_at = scans.time()
-        self.expired = False
+        self.view: Visibility = view
+        self.on_expired: Final = on_expired
+        self.owner: object | None = owner
+        self.moved_at: float = scans.time()
+        self.expired: bool = False
 
     @property
     def revision(self) -> int:
@@ -155,7 +155,7 @@ class Scans:
         self._open: set[Cursor] = set()
         self._owned: Counter[object] = Counter()
         self._timer: asyncio.TimerHandle | None = None
-        self.closed = False
+        self.closed: bool = False
 
     def open(
         self,

@@ -24,7 +24,7 @@ class UserBudgets:
     __slots__ = ("_budgets", "limit")
 
     def __init__(self, process_budget: int, connection_budget: int) -> None:
-        self.limit = max(process_budget // USER_PART, connection_budget)
+        self.limit: int = max(process_budget // USER_PART, connection_budget)
         #: With the number of connections that each is for; bounded as these are.
         self._budgets: dict[str, tuple[Budget, int]] = {}
 

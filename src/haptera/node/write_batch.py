@@ -22,11 +22,11 @@ class Submission:
     __slots__ = ("begun", "done", "results", "waiting", "writes")
 
     def __init__(self, done: Callable[[list[Result]], None]) -> None:
-        self.done = done
+        self.done: Callable[[list[Result]], None] = done
         self.results: list[Result] = []
-        self.waiting = 0
-        self.writes = 0
-        self.begun = 0.0  # when its first write was taken, as time of `time.perf_counter`
+        self.waiting: int = 0
+        self.writes: int = 0
+        self.begun: float = 0.0  # when its first write was taken, as time of `time.perf_counter`
 
 
 class Batch:
@@ -57,13 +57,13 @@ class Batch:
 
     def __init__(self) -> None:
         #: Whether it was handed to the disk as one that only frees, which may use the reserve of a full disk.
-        self.frees = False
+        self.frees: bool = False
         #: The entry's time, once it was handed to the disk.
-        self.time_ms = 0
+        self.time_ms: int = 0
         self.commands: list[Logged] = []
         self.sizes: list[int] = []
-        self.size = 0
-        self.growth = 0
+        self.size: int = 0
+        self.growth: int = 0
         self._runs: list[tuple[Submission, int, int]] = []
         self._holes: set[int] = set()
         self._index: dict[tuple[int, int], int] = {}

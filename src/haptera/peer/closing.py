@@ -28,8 +28,8 @@ class Closing:
         #: The reason that GOAWAY gives.
         self.code: int = Code.GOING_AWAY
         #: The end waits until the time ``patience`` for the other side to take the first ``owed`` of all bytes sent.
-        self.owed = 0
-        self.patience = 0.0
+        self.owed: int = 0
+        self.patience: float = 0.0
         self._link = link
         self._linger: asyncio.TimerHandle | None = None
 

@@ -98,8 +98,8 @@ class Connector:
 
     def __init__(self, address: Address, shown: str, backoff: Backoff, dial: Dial, *, wait: bool = True) -> None:
         self.peer: Peer | None = None
-        self.established = False
-        self.connected_once = False
+        self.established: bool = False
+        self.connected_once: bool = False
         self._address = address
         self._given = tuple(dict.fromkeys(address.places))
         self._places = list(self._given)  # the most promising first

@@ -50,7 +50,7 @@ class Dispatcher:
         #: Requests without an answer, by their streams.
         self.requests: dict[int, Request] = {}
         #: Requests of the other side that came whole.
-        self.requests_received = 0
+        self.requests_received: int = 0
         #: The items of the requests that have some, in either direction.
         self.items: dict[int, Items] = {}
         #: The requests that were not started yet. The limit on streams and the budget bound them.
@@ -60,13 +60,13 @@ class Dispatcher:
         #: Takes, keeps or refuses the requests that arrive before the proof of an identity (section 5.1).
         self.gate: Gate | None = None
         #: Whether the time that a caller gives is kept.
-        self.keeps_deadlines = False
+        self.keeps_deadlines: bool = False
         #: Measures the times that answers tell, if they do.
         self.stopwatch: Stopwatch | None = None
         #: Records spans, if the program has them recorded.
         self.telemetry: Final = find_telemetry()
         #: Runs the handlers that have tasks.
-        self.handlers = Handlers(self)
+        self.handlers: Handlers = Handlers(self)
         self._connection = link.connection
         self._home = link.home
         self._loop = link.loop

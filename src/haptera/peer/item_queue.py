@@ -21,11 +21,11 @@ class Items:
 
     def __init__(self, *, sends: bool = False) -> None:
         #: Whether the stream's request announces items.
-        self.sends = sends
+        self.sends: bool = sends
         #: Items that their reader has not taken yet. The stream's window bounds them.
         self.arrived: deque[bytes | PackedItem] = deque()
         #: Whether the last item has arrived.
-        self.ended = False
+        self.ended: bool = False
         self._given_up = False
         self._arrival: asyncio.Future[None] | None = None  # of the one task that reads
         self._senders: list[asyncio.Future[None]] = []  # of the tasks that send, one each

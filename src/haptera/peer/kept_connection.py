@@ -30,7 +30,7 @@ class KeptConnection:
 
     def __init__(self, connector: Connector, backoff: Backoff, shown: str) -> None:
         self.connector = connector
-        self.home = Home(asyncio.get_running_loop())
+        self.home: Home = Home(asyncio.get_running_loop())
         self.home.name = f"the peer at {shown}"
         self.callbacks: list[Callable[[Peer], object]] = []
         #: Why no connection is dialled any more: the last one was refused for a reason that stays.

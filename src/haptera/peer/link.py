@@ -88,20 +88,20 @@ class Link(asyncio.Protocol):
     def __init__(
         self, connection: Connection, loop: asyncio.AbstractEventLoop, log: EventLog, *, write_timeout_s: float
     ) -> None:
-        self.connection = connection
-        self.loop = loop
-        self.home = Home(loop)
+        self.connection: Connection = connection
+        self.loop: asyncio.AbstractEventLoop = loop
+        self.home: Home = Home(loop)
         #: Where the lines about the connection's beginning and end go.
-        self.log = log
+        self.log: EventLog = log
         self.transport: asyncio.Transport | None = None
         #: The other end of the transport, and on a Unix socket the process there.
-        self.remote = ""
+        self.remote: str = ""
         self.credentials: Credentials | None = None
         #: Whether another object closes the connection, and is the one to warn where it is dropped open.
-        self.kept = False
-        self.closed = False
-        self.bytes_received = 0
-        self.bytes_sent = 0
+        self.kept: bool = False
+        self.closed: bool = False
+        self.bytes_received: int = 0
+        self.bytes_sent: int = 0
         #: The fault that ended the connection: a ``RemoteProtocolError`` that this side found in the other, a
         #: ``LocalProtocolError`` that the other side says it found in this one.
         self.error: ProtocolError | None = None
@@ -111,12 +111,12 @@ class Link(asyncio.Protocol):
         self.gone: asyncio.Future[None] = loop.create_future()  # when the transport is closed
         #: Called before bytes are looked at; the time of the loop at which they were read.
         self.on_read: Callable[[], None] | None = None
-        self.read_at = 0.0
+        self.read_at: float = 0.0
         #: Whether the link is on its way to an orderly end: no new request is sent on it.
-        self.draining = False
+        self.draining: bool = False
         #: The turns that the connections of the loop have, and whether this one waits for the next of its own.
-        self.round = Round.of(loop)
-        self.waits_turn = False
+        self.round: Round = Round.of(loop)
+        self.waits_turn: bool = False
         self._paused = False
         self._gathers = False
         self._flushing = False
@@ -124,7 +124,7 @@ class Link(asyncio.Protocol):
         self._when_writable: list[Callable[[], None]] = []
         self._on_close: list[Callable[[], None]] = []
         self._timers = Timers(self, write_timeout_s)
-        self.closing = Closing(self)
+        self.closing: Closing = Closing(self)
 
     @property
     def established(self) -> bool:

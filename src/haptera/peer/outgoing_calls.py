@@ -50,14 +50,14 @@ class Caller:
         self.calls: dict[int, Call] = {}
         #: Whether deadlines and traces travel: in the dialer's first flight if it asks for them, behind the handshake
         #: if they were accepted (spec/protocol.md, section 4).
-        self.sends_deadlines = False
-        self.sends_traces = False
+        self.sends_deadlines: bool = False
+        self.sends_traces: bool = False
         #: The last of our streams that the other side answers, once it goes away.
         self.last_taken: int | None = None
         #: Records spans, if the program has them recorded.
         self.telemetry = telemetry
         #: Whether calls wait to be sent.
-        self.waits = False
+        self.waits: bool = False
         self._link = link
         self._home = link.home
         self._connection = link.connection

@@ -42,7 +42,7 @@ class Stopwatch:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         #: When the bytes that are looked at were read: the requests in them have been received then.
-        self.now = clock()
+        self.now: float = clock()
         self._in_batch = False
         self._shared = 0  # answers of the batch that may still share the last reading
         self._shared_reading = 0.0

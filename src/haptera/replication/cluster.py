@@ -51,7 +51,7 @@ class ClusterOfOne:
         refused: Callable[[int, BaseException, float], None],
     ) -> None:
         #: Whether an entry is with the disk: nothing can be proposed meanwhile.
-        self.busy = False
+        self.busy: bool = False
         self._append = append
         self._index = last_index
         self._writer = writer

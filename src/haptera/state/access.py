@@ -88,15 +88,15 @@ class Access:
     __slots__ = ("_permits", "_powerful", "grants", "revision", "roles", "secret", "tokens", "users")
 
     def __init__(self) -> None:
-        self.revision = 0
+        self.revision: int = 0
         #: The secret of the decoys; empty before there is one. It stands with the verifiers: where a store goes with
         #: them, the salt of an unknown user has to stay the same as well.
-        self.secret = b""
+        self.secret: bytes = b""
         self.users: Mapping[str, StoredUser] = {}
         self.roles: Mapping[str, StoredRole] = {}
         self.tokens: Mapping[str, StoredToken] = {}
         #: The grants of all roles.
-        self.grants = 0
+        self.grants: int = 0
         #: Compiled since the last change, for each name that has been asked for: bounded by the tables.
         self._permits: dict[str, Permits] = {}
         #: Found since the last change of the roles, if it has been asked for.

@@ -56,7 +56,7 @@ class GivenNameKind(NameKind):
 
     def __init__(self, rule: Callable[[str], bool]) -> None:
         super().__init__(rule)
-        self.accepts = f"({{0}} is None or {self.accepts})"
+        self.accepts: str = f"({{0}} is None or {self.accepts})"
 
     def refusal(self, name: str, op: Any) -> Failure | None:
         return None if getattr(op, name) is None else super().refusal(name, op)

@@ -33,13 +33,13 @@ class ClearedStore:
         replaced_at: int,
         size: int,
     ) -> None:
-        self.entries = entries
+        self.entries: Table[StoredEntry] = entries
         self.index = index
-        self.expiry = expiry
-        self.replaced_at = replaced_at
-        self.size = size
-        self.held = False
-        self.retained = False
+        self.expiry: ExpiryIndex = expiry
+        self.replaced_at: int = replaced_at
+        self.size: int = size
+        self.held: bool = False
+        self.retained: bool = False
 
     def keys(self, after: str, limit: int) -> list[str]:
         """At most ``limit`` keys of the index behind a key, in their order, with ghosts among them."""

@@ -29,11 +29,10 @@ from haptera.errors import HapteraError, NewerFormat, StorageError
 from haptera.state.field_kinds import (
     RequestId,
     bound_of_size,
-    list_field,
     text_size,
 )
 from haptera.state.msgpack_arrays import array_header, read_array_header
-from haptera.state.operation_sets import OPERATIONS, WRITES
+from haptera.state.operation_sets import OPERATIONS, WRITES, list_fields
 from haptera.state.operations import COMPARED, OF_ONE_KEY, AsOf, Compare, Operation, Transact, Write
 from haptera.state.sliced_work import Steps, finish
 
@@ -44,7 +43,10 @@ class UnknownPart(NewerFormat):
     def __init__(self, part: str, reason: str = "is not known", *, kind: str = "command", source: str = "log") -> None:
         StorageError.__init__(self, f"the {kind} {part[:64]!r} {reason}: the {source} was written by a newer version")
         self.part = part
-        self.file, self.found, self.supported = "", 0, 0  # it is not told by numbers
+        # It is not told by numbers.
+        self.file: str = ""
+        self.found: int = 0
+        self.supported: int = 0
 
 
 class MalformedCommands(HapteraError, ValueError):
@@ -75,7 +77,7 @@ class Logged(Struct, array_like=True, forbid_unknown_fields=True, frozen=True, g
 _FIELD_COUNTS: Final = {str(kind.__struct_config__.tag): len(kind.__struct_fields__) + 1 for kind in WRITES}
 _PART_FIELD_COUNTS: Final = {str(kind.__struct_config__.tag): len(kind.__struct_fields__) + 1 for kind in OF_ONE_KEY}
 #: The field of each change that may have very many elements.
-_LISTS: Final = {kind: found[0] for kind in WRITES if (found := list_field(kind)) is not None}
+_LISTS: Final = {kind: name for kind, (name, _) in list_fields(WRITES).items()}
 #: Elements that are encoded in one slice.
 _PIECE: Final = 1024
 _COMPARE_FIELD_COUNT: Final = len(Compare.__struct_fields__)

@@ -70,30 +70,30 @@ class Entries:
     )
 
     def __init__(self, bounds: EventBounds | None = None) -> None:
-        self.revision = 0
+        self.revision: int = 0
         #: Bytes of memory that the entries take (`haptera.state.entry_sizes`).
-        self.size = 0
+        self.size: int = 0
         self.entries: Table[StoredEntry] = Table()
-        self.expiry = ExpiryIndex()
-        self.leases = Leases()
-        self.quotas = Quotas()
-        self.gaps = Gaps()
+        self.expiry: ExpiryIndex = ExpiryIndex()
+        self.leases: Leases = Leases()
+        self.quotas: Quotas = Quotas()
+        self.gaps: Gaps = Gaps()
         #: The time by which commands judge: that of the entry which is applied.
-        self.now_ms = 0
+        self.now_ms: int = 0
         #: The time of the entry before that one.
-        self.earlier_ms = 0
+        self.earlier_ms: int = 0
         #: The time by which reads judge, in Unix milliseconds. A node gives a clock that goes on between the entries.
         self.clock: Callable[[], int] = lambda: self.now_ms
         #: Told that a command has removed dead keys, at the present revision, before its own change: a replay may end
         #: there.
         self.buried: Callable[[], object] = _nothing
-        self.held = HeldEntries(self._lay, self._freed)
+        self.held: HeldEntries = HeldEntries(self._lay, self._freed)
         #: The changes of keys, of which there is one for each key and revision.
-        self.events = EventHistory(self.held.release_store, bounds or EventBounds())
+        self.events: EventHistory = EventHistory(self.held.release_store, bounds or EventBounds())
         #: Scans open now.
-        self.cursors = 0
+        self.cursors: int = 0
         #: The revision of the last clear of everything; 0 before the first.
-        self.cleared_at = 0
+        self.cleared_at: int = 0
         #: How a key is read while a large change is applied in part; None at any other time.
         self._current: Callable[[str], StoredEntry | None] | None = None
         self._spare: Table[StoredEntry] | None = None

@@ -17,9 +17,9 @@ class EventCursor:
 
     def __init__(self, events: EventHistory, place: int, after: str = "") -> None:
         self._events = events
-        self.place = place
+        self.place: int = place
         #: The last key of the clear at this place that was given; empty before the first.
-        self.after = after
+        self.after: str = after
 
     def copy(self) -> EventCursor:
         """Another cursor at this place."""

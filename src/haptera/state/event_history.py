@@ -93,13 +93,13 @@ class EventHistory:
     )
 
     def __init__(self, released: Callable[[ClearedStore], None], bounds: EventBounds) -> None:
-        self.bounds = bounds
-        self.compacted = 0
-        self.first = 0
+        self.bounds: EventBounds = bounds
+        self.compacted: int = 0
+        self.first: int = 0
         #: Bytes of memory that the events take.
-        self.size = 0
-        self.time_ms = 0
-        self.user = ""
+        self.size: int = 0
+        self.time_ms: int = 0
+        self.user: str = ""
         self._released = released
         # Blocks that are full are tuples, because the garbage collector stops following those too.
         self._blocks: list[tuple[Event, ...]] = []

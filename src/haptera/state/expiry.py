@@ -45,12 +45,12 @@ class ExpiryIndex:
 
     def __init__(self, reached: int = 0) -> None:
         #: Keys that expire, due ones included.
-        self.count = 0
+        self.count: int = 0
         #: The time up to which the wheel was turned.
-        self.reached = reached
+        self.reached: int = reached
         #: The keys whose time is not later than `reached`, but for those of the slot that is being filed again.
         self.due: Table[int] = Table()
-        self.next_ms = NEVER
+        self.next_ms: int = NEVER
         self._slots: dict[int, Table[int]] = {}  # by level and slot; at most 64 for each of a few levels
         self._draining: Table[int] | None = None  # the slot whose keys are being filed again
         self._drained = 0  # how many it had at first

@@ -84,8 +84,8 @@ class FieldKind:
     as long.
     """
 
-    accepts = "True"
-    size = "0"
+    accepts: str = "True"
+    size: str = "0"
 
     def refusal(self, name: str, op: Any) -> Failure | None:
         """Return why a command is refused for its field ``name``, or None."""
@@ -102,7 +102,7 @@ class KeyKind(TextKind):
     """A key of the store. One like most, ASCII without a NUL, is accepted and measured without a call."""
 
     size = "(len({0}) if {0}.isascii() else text_size({0}))"
-    accepts = f"(({{0}}.isascii() and 0 < len({{0}}) <= {KEY_SIZE_MAX} and '\\0' not in {{0}}) or is_key({{0}}))"
+    accepts: str = f"(({{0}}.isascii() and 0 < len({{0}}) <= {KEY_SIZE_MAX} and '\\0' not in {{0}}) or is_key({{0}}))"
 
     def refusal(self, name: str, op: Any) -> Failure | None:
         return key_refusal(getattr(op, name))
@@ -111,7 +111,7 @@ class KeyKind(TextKind):
 class WatchedKeyKind(KeyKind):
     """The one key that is watched, if it is one."""
 
-    size = TextKind.size
+    size: str = TextKind.size
     accepts = "({0} is None or is_key({0}))"
 
     def refusal(self, name: str, op: Any) -> Failure | None:
@@ -121,7 +121,7 @@ class WatchedKeyKind(KeyKind):
 class ValueKind(FieldKind):
     """The value of the command's ``key``."""
 
-    accepts = f"len({{0}}) <= {VALUE_SIZE_MAX}"
+    accepts: str = f"len({{0}}) <= {VALUE_SIZE_MAX}"
     size = "len({0})"
 
     def refusal(self, name: str, op: Any) -> Failure | None:
@@ -133,7 +133,7 @@ class NumberKind(FieldKind):
 
     def __init__(self, low: int, high: int) -> None:
         self._low, self._high = low, high
-        self.accepts = f"({{0}} is None or {low} <= {{0}} <= {high})"
+        self.accepts: str = f"({{0}} is None or {low} <= {{0}} <= {high})"
 
     def refusal(self, name: str, op: Any) -> Failure | None:
         number = getattr(op, name)
@@ -167,7 +167,7 @@ class LeaseKind(NumberKind):
 
     def __init__(self) -> None:
         super().__init__(1, VERSION_MAX)
-        self.accepts = f"({{0}} is None or (op.ttl_ms is None and 1 <= {{0}} <= {VERSION_MAX}))"
+        self.accepts: str = f"({{0}} is None or (op.ttl_ms is None and 1 <= {{0}} <= {VERSION_MAX}))"
 
     def refusal(self, name: str, op: Any) -> Failure | None:
         if getattr(op, name) is not None and op.ttl_ms is not None:
@@ -178,8 +178,8 @@ class LeaseKind(NumberKind):
 class LeasesKind(FieldKind):
     """Ids of leases."""
 
-    accepts = f"len({{0}}) <= {LEASES_RENEWED_MAX}"
-    size = f"len({{0}}) * {_NUMBER_SIZE}"
+    accepts: str = f"len({{0}}) <= {LEASES_RENEWED_MAX}"
+    size: str = f"len({{0}}) * {_NUMBER_SIZE}"
 
     def refusal(self, name: str, op: Any) -> Failure | None:
         if len(getattr(op, name)) <= LEASES_RENEWED_MAX:
@@ -203,7 +203,7 @@ class PastTimeKind(NumberKind):
 
     def __init__(self) -> None:
         super().__init__(0, VERSION_MAX)
-        self.accepts = f"({self.accepts} and ({{0}} is None or op.at_revision is None))"
+        self.accepts: str = f"({self.accepts} and ({{0}} is None or op.at_revision is None))"
 
     def refusal(self, name: str, op: Any) -> Failure | None:
         if getattr(op, name) is not None and op.at_revision is not None:
@@ -238,8 +238,8 @@ class BytesKind(FieldKind):
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self.accepts = f"len({{0}}) == {size}"
-        self.size = str(size)
+        self.accepts: str = f"len({{0}}) == {size}"
+        self.size: str = str(size)
 
     def refusal(self, name: str, op: Any) -> Failure | None:
         return None if len(getattr(op, name)) == self._size else invalid(name, f"not {self._size} bytes")
@@ -249,7 +249,7 @@ class RequestIdsKind(FieldKind):
     """Ids of requests whose answers are forgotten."""
 
     accepts = "False"
-    size = f"len({{0}}) * {REQUEST_ID_SIZE + _REQUEST_ID_OVERHEAD}"
+    size: str = f"len({{0}}) * {REQUEST_ID_SIZE + _REQUEST_ID_OVERHEAD}"
 
     def refusal(self, name: str, op: Any) -> Failure | None:
         ids = getattr(op, name)
@@ -297,7 +297,7 @@ class NameKind(TextKind):
 
     def __init__(self, rule: Callable[[str], bool]) -> None:
         self._rule = rule
-        self.accepts = f"{rule.__name__}({{0}})"
+        self.accepts: str = f"{rule.__name__}({{0}})"
 
     def refusal(self, name: str, op: Any) -> Failure | None:
         return None if self._rule(given := getattr(op, name)) else invalid(name, why_no_name(given))
@@ -306,7 +306,7 @@ class NameKind(TextKind):
 class RoleNamesKind(FieldKind):
     """A few names of roles."""
 
-    accepts = f"(len({{0}}) <= {limits.ROLES_HELD_MAX} and all(map(is_name, {{0}})))"
+    accepts: str = f"(len({{0}}) <= {limits.ROLES_HELD_MAX} and all(map(is_name, {{0}})))"
     size = "size_of_keys({0})"
 
     def refusal(self, name: str, op: Any) -> Failure | None:
@@ -320,7 +320,7 @@ class VerifierKind(FieldKind):
     """The verifier of a password, or None."""
 
     accepts = "({0} is None or is_new_verifier({0}))"
-    size = f"({SALT_SIZE} + 2 * {VERIFIER_KEY_SIZE} + 4 * {_ITEM_OVERHEAD})"
+    size: str = f"({SALT_SIZE} + 2 * {VERIFIER_KEY_SIZE} + 4 * {_ITEM_OVERHEAD})"
 
     def refusal(self, name: str, op: Any) -> Failure | None:
         verifier = getattr(op, name)
@@ -341,7 +341,7 @@ class PermissionsKind(FieldKind):
     """The permissions of a grant: each once, and on every key where one is of the node as a whole."""
 
     accepts = "False"
-    size = f"len({{0}}) * {_ITEM_OVERHEAD + 16}"
+    size: str = f"len({{0}}) * {_ITEM_OVERHEAD + 16}"
 
     def refusal(self, name: str, op: Any) -> Failure | None:
         permissions = getattr(op, name)

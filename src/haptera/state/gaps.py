@@ -51,7 +51,7 @@ class Gaps:
 
     def __init__(self) -> None:
         self.found: list[tuple[int, int]] = []
-        self.server_id = b""
+        self.server_id: bytes = b""
 
     def leave(self, before: int, behind: int, server_id: bytes) -> int:
         """Add a gap. Return the revision up to which the past is to be forgotten, because of a gap that has no room any

@@ -108,12 +108,12 @@ class Glob:
     __slots__ = ("_first", "_last", "_middle", "cost", "prefix")
 
     def __init__(self, runs: list[_Run], prefix: str) -> None:
-        self.prefix = prefix
+        self.prefix: str = prefix
         self._first = runs[0]
         self._last = runs[-1] if len(runs) > 1 else None
         self._middle = runs[1:-1]
         prefix_alone = len(runs) == 2 and not runs[1].width and runs[0].width == len(prefix)
-        self.cost = 0 if prefix_alone else sum(run.width for run in runs) + 1
+        self.cost: int = 0 if prefix_alone else sum(run.width for run in runs) + 1
 
     def matches(self, key: str) -> bool:
         """Whether the whole key matches."""

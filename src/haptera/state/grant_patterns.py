@@ -68,13 +68,13 @@ class Patterns:
     __slots__ = ("check", "cost", "every", "given", "globs", "keys", "prefixes")
 
     def __init__(self, given: frozenset[str], keys: Iterable[str], prefixes: list[str], globs: _Globs) -> None:
-        self.given = given
-        self.every = EVERY_KEY in given
-        self.keys = frozenset(keys)
-        self.prefixes = prefixes
-        self.globs = globs
+        self.given: frozenset[str] = given
+        self.every: bool = EVERY_KEY in given
+        self.keys: frozenset[str] = frozenset(keys)
+        self.prefixes: list[str] = prefixes
+        self.globs: _Globs = globs
         #: The cost of the globs that may be compared with a key.
-        self.cost = globs.cost
+        self.cost: int = globs.cost
         self.check: Callable[[str], bool] = _check_of(self)
 
     def allow(self, key: str) -> bool:
@@ -124,7 +124,7 @@ class _Globs:
         self._lengths = sorted({len(prefix) for prefix in rests})
         self._compiled: dict[str, list[Glob]] = {}
         #: At least 1 where there are globs: one without a special character has no rest.
-        self.cost = widest or int(bool(rests))
+        self.cost: int = widest or int(bool(rests))
 
     def match(self, key: str) -> bool:
         """Whether one of them matches a key."""

@@ -42,11 +42,11 @@ class Hold:
     __slots__ = ("lost", "readers", "records", "revision", "stores")
 
     def __init__(self, revision: int) -> None:
-        self.revision = revision
-        self.readers = 0
+        self.revision: int = revision
+        self.readers: int = 0
         self.records: list[Record] = []
         self.stores: list[ClearedStore] = []
-        self.lost = False
+        self.lost: bool = False
 
 
 def _revision(hold: Hold) -> int:
@@ -64,10 +64,10 @@ class HeldEntries:
 
     def __init__(self, laid: Callable[[str], None], freed: Callable[[Table[StoredEntry]], None]) -> None:
         #: The newest revision that is held; -1 while none is. An entry no older than it must be kept when replaced.
-        self.newest = -1
+        self.newest: int = -1
         #: By key, in the order of their replacement.
         self.records: Table[list[Record]] = Table()
-        self.size = 0
+        self.size: int = 0
         self._holds: list[Hold] = []
         self._garbage: list[list[Record] | ClearedStore] = []
         self._laid = laid

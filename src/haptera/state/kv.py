@@ -172,7 +172,7 @@ class Kv(Entries):
             if work >= limits.SLICE_WORK_MAX and before is not None:
                 yield work
                 work = 0
-        self.revision = revision
+        self.revision: int = revision
         yield from self._end(before)
         return (revision,)
 
@@ -303,13 +303,14 @@ class Kv(Entries):
         while self.held.burdened:  # so that a log of many clears, replayed, holds no more than one store beside its own
             self.held.sweep()
             yield limits.SWEEP_MAX * FREE_WORK
-        self.revision = self.cleared_at = self.revision + 1
+        self.revision += 1
+        self.cleared_at: int = self.revision
         store = ClearedStore(self.entries, self._index, self.expiry, self.revision, self.size)
         self.events.append_clear(self.revision, store)
         self.held.retire(store)
         self.size = 0
-        self.expiry = ExpiryIndex(self.expiry.reached)
-        self.entries = self._spare if self._spare is not None else Table()
+        self.expiry: ExpiryIndex = ExpiryIndex(self.expiry.reached)
+        self.entries: Table[StoredEntry] = self._spare if self._spare is not None else Table()
         self._spare = None
         if self._index is not None:
             self._index = KeyIndex(())

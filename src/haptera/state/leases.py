@@ -41,8 +41,8 @@ class GrantedLease:
     __slots__ = ("keys", "ttl_ms", "user")
 
     def __init__(self, ttl_ms: int, user: str) -> None:
-        self.ttl_ms = ttl_ms
-        self.user = user
+        self.ttl_ms: int = ttl_ms
+        self.user: str = user
         self.keys: dict[str, None] = {}  # bounded: it grows in a step of 4 ms at most
 
 
@@ -58,8 +58,8 @@ class Leases:
         #: The lease of each key that belongs to one.
         self.of_key: Table[int] = Table()
         #: The number of these keys.
-        self.attached = 0
-        self.fences = Fences()
+        self.attached: int = 0
+        self.fences: Fences = Fences()
         #: Told the id of a new lease and its time; and the id of one that has ended. A node sets both.
         self.granted: Callable[[int, int], object] = lambda _, __: None
         self.ended: Callable[[int], object] = lambda _: None

@@ -21,7 +21,6 @@ from haptera.state.access_operations import AccessChange
 from haptera.state.access_reads import AccessReads
 from haptera.state.entries import KEY_WORK
 from haptera.state.event_history import EventBounds
-from haptera.state.field_kinds import list_field
 from haptera.state.get_many import get_many_steps, get_steps
 from haptera.state.invariants import require
 from haptera.state.key_history import history_steps
@@ -30,7 +29,7 @@ from haptera.state.lease_commands import LeaseCommands
 from haptera.state.memory_growth import Growth
 from haptera.state.node_commands import NodeCommands
 from haptera.state.node_record import NodeRecord
-from haptera.state.operation_sets import FENCED, OPERATIONS, WRITES, method_of
+from haptera.state.operation_sets import FENCED, OPERATIONS, WRITES, list_fields, method_of
 from haptera.state.operations import (
     AsOf,
     Forget,
@@ -54,6 +53,7 @@ if TYPE_CHECKING:
     from haptera.state.command_encoding import Logged
     from haptera.state.glob import Glob
     from haptera.state.lease_commands import ListLeasesOf
+    from haptera.state.leases import Leases
     from haptera.state.operations import ListLeases, SetMany, Write
     from haptera.state.results import Result
     from haptera.state.sliced_work import Steps
@@ -98,14 +98,14 @@ class StateMachine:
     )
 
     def __init__(self, bounds: EventBounds | None = None) -> None:
-        self.index = 0
-        self.time_ms = 0
+        self.index: int = 0
+        self.time_ms: int = 0
         self.abandoned: Failure | None = None
-        self.kv = Kv(bounds or EventBounds())
-        self.leases = self.kv.leases
-        self.requests = Requests()
-        self.access = Access()
-        self.node = NodeRecord()
+        self.kv: Kv = Kv(bounds or EventBounds())
+        self.leases: Leases = self.kv.leases
+        self.requests: Requests = Requests()
+        self.access: Access = Access()
+        self.node: NodeRecord = NodeRecord()
         self._lease_commands = LeaseCommands(self.kv)
         self._access_commands = AccessCommands(self.access, self.kv)
         self._node_commands = NodeCommands(self.node, self.kv)
@@ -407,7 +407,7 @@ class StateMachine:
         self.node.check(self.time_ms)
 
 
-_LISTS: Final = {command: found[0] for command in WRITES if (found := list_field(command)) is not None}
+_LISTS: Final = {command: name for command, (name, _) in list_fields(WRITES).items()}
 
 
 def _keys_of(op: Any, result: Result) -> int:

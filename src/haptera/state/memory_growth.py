@@ -16,6 +16,8 @@ from haptera.state.table import Table
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from haptera.state.expiry import ExpiryIndex
+    from haptera.state.leases import Leases
     from haptera.state.operations import Write
     from haptera.state.results import StoredEntry
     from haptera.state.sliced_work import Steps
@@ -46,7 +48,11 @@ class Growth(Kv):
         change = self._methods.get(type(op))
         if change is None:
             return 0
-        self.entries, self.expiry, self.leases, self.now_ms, self.size = kv.entries, kv.expiry, kv.leases, kv.clock(), 0
+        self.entries: Table[StoredEntry] = kv.entries
+        self.expiry: ExpiryIndex = kv.expiry
+        self.leases: Leases = kv.leases
+        self.now_ms: int = kv.clock()
+        self.size: int = 0
         change(op)
         return self.size
 

@@ -5,10 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from haptera.state import access_operations, node_operations, operations
+from haptera.state.field_kinds import list_field
 from haptera.state.operations import Operation, Read, Transact, Write
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from types import ModuleType
+
+    from haptera.state.field_kinds import KeysKind
 
 
 def _commands(module: ModuleType) -> list[type[Operation]]:
@@ -40,6 +44,12 @@ def method_of(command: type[Operation]) -> tuple[str, str]:
     """Return the part of the state that a command is for, and the name of its method."""
     part, _, name = str(command.__struct_config__.tag).partition(".")
     return part, name
+
+
+def list_fields(commands: Iterable[type[Operation]]) -> dict[type[Operation], tuple[str, KeysKind]]:
+    """Return the `list_field` of each command that has one."""
+    fields = ((command, list_field(command)) for command in commands)
+    return {command: field for command, field in fields if field is not None}
 
 
 def frees(op: Write) -> bool:

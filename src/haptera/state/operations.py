@@ -85,7 +85,7 @@ class Write(Operation, frozen=True):
 
 class Get(Read, tag="kv.get", frozen=True):
     of_one_key = True
-    needs = Needs(key=("read",))
+    needs: ClassVar[Needs] = Needs(key=("read",))
 
     key: Key
 
@@ -95,10 +95,12 @@ class Set(Write, tag="kv.set", frozen=True):
     ``ttl_ms`` or ``keep_ttl`` the key does not expire any more, and without ``lease`` it belongs to none.
     """
 
-    version_at = 0
+    version_at: ClassVar[int] = 0
     of_one_key = True
-    option_groups = {"ttl_ms": TTL, "keep_ttl": TTL, "lease": LEASES, "fence": LEASES}
-    needs = Needs(key=("write",), options={"if_version": "read", "return_previous": "read", "lease": "lease"})
+    option_groups: ClassVar[Mapping[str, str]] = {"ttl_ms": TTL, "keep_ttl": TTL, "lease": LEASES, "fence": LEASES}
+    needs: ClassVar[Needs] = Needs(
+        key=("write",), options={"if_version": "read", "return_previous": "read", "lease": "lease"}
+    )
 
     key: Key
     value: Value
@@ -112,11 +114,11 @@ class Set(Write, tag="kv.set", frozen=True):
 
 
 class Delete(Write, tag="kv.delete", frozen=True):
-    version_at = 1
+    version_at: ClassVar[int] = 1
     of_one_key = True
     frees = True
-    option_groups = {"fence": LEASES}
-    needs = Needs(key=("delete",), options={"if_version": "read", "return_previous": "read"})
+    option_groups: ClassVar[Mapping[str, str]] = {"fence": LEASES}
+    needs: ClassVar[Needs] = Needs(key=("delete",), options={"if_version": "read", "return_previous": "read"})
 
     key: Key
     if_version: Version | None = None
@@ -126,13 +128,13 @@ class Delete(Write, tag="kv.delete", frozen=True):
 
 class Exists(Read, tag="kv.exists", frozen=True):
     of_one_key = True
-    needs = Needs(key=("read",))
+    needs: ClassVar[Needs] = Needs(key=("read",))
 
     key: Key
 
 
 class GetMany(Read, tag="kv.get_many", frozen=True):
-    needs = Needs(keys=("read",))
+    needs: ClassVar[Needs] = Needs(keys=("read",))
 
     keys: Keys
 
@@ -142,11 +144,11 @@ class SetMany(Write, tag="kv.set_many", frozen=True):
     belongs to one.
     """
 
-    version_at = 0
+    version_at: ClassVar[int] = 0
     in_slices = True
     may_have_options = True
-    option_groups = {"ttl_ms": TTL, "lease": LEASES, "fence": LEASES}
-    needs = Needs(items=("write",), options={"lease": "lease"})
+    option_groups: ClassVar[Mapping[str, str]] = {"ttl_ms": TTL, "lease": LEASES, "fence": LEASES}
+    needs: ClassVar[Needs] = Needs(items=("write",), options={"lease": "lease"})
 
     items: Items
     ttl_ms: Ttl | None = None
@@ -155,22 +157,22 @@ class SetMany(Write, tag="kv.set_many", frozen=True):
 
 
 class DeleteMany(Write, tag="kv.delete_many", frozen=True):
-    version_at = 1
+    version_at: ClassVar[int] = 1
     in_slices = True
     frees = True
-    option_groups = {"fence": LEASES}
-    needs = Needs(keys=("delete",))
+    option_groups: ClassVar[Mapping[str, str]] = {"fence": LEASES}
+    needs: ClassVar[Needs] = Needs(keys=("delete",))
 
     keys: Keys
     fence: Token | None = None
 
 
 class Increment(Write, tag="kv.increment", frozen=True):
-    version_at = 1
+    version_at: ClassVar[int] = 1
     of_one_key = True
-    positional = 2  # a request always has the delta, which an entry of the log may leave out
-    option_groups = {"fence": LEASES}
-    needs = Needs(key=("read", "write"))  # the sum tells the number of before
+    positional: ClassVar[int] = 2  # a request always has the delta, which an entry of the log may leave out
+    option_groups: ClassVar[Mapping[str, str]] = {"fence": LEASES}
+    needs: ClassVar[Needs] = Needs(key=("read", "write"))  # the sum tells the number of before
 
     key: Key
     delta: Integer = 1
@@ -179,10 +181,10 @@ class Increment(Write, tag="kv.increment", frozen=True):
 
 
 class Rename(Write, tag="kv.rename", frozen=True):
-    version_at = 0
+    version_at: ClassVar[int] = 0
     of_one_key = True
-    option_groups = {"fence": LEASES}
-    needs = Needs(key=("read", "delete"), new_key=("write",))  # the value may be moved to where it may be read
+    option_groups: ClassVar[Mapping[str, str]] = {"fence": LEASES}
+    needs: ClassVar[Needs] = Needs(key=("read", "delete"), new_key=("write",))  # it may move to where it may be read
 
     key: Key
     new_key: Key
@@ -191,12 +193,12 @@ class Rename(Write, tag="kv.rename", frozen=True):
 
 
 class GetAndDelete(Write, tag="kv.get_and_delete", frozen=True):
-    version_at = 3
+    version_at: ClassVar[int] = 3
     frees = True
-    group = TTL
+    group: ClassVar[str] = TTL
     of_one_key = True
-    option_groups = {"fence": LEASES}
-    needs = Needs(key=("read", "delete"))
+    option_groups: ClassVar[Mapping[str, str]] = {"fence": LEASES}
+    needs: ClassVar[Needs] = Needs(key=("read", "delete"))
 
     key: Key
     fence: Token | None = None
@@ -205,11 +207,11 @@ class GetAndDelete(Write, tag="kv.get_and_delete", frozen=True):
 class GetAndExpire(Write, tag="kv.get_and_expire", frozen=True):
     """One of ``ttl_ms`` and ``persist`` is given."""
 
-    version_at = 1
-    group = TTL
+    version_at: ClassVar[int] = 1
+    group: ClassVar[str] = TTL
     of_one_key = True
-    option_groups = {"fence": LEASES}
-    needs = Needs(key=("read", "write"))
+    option_groups: ClassVar[Mapping[str, str]] = {"fence": LEASES}
+    needs: ClassVar[Needs] = Needs(key=("read", "write"))
 
     key: Key
     ttl_ms: Ttl | None = None
@@ -220,11 +222,11 @@ class GetAndExpire(Write, tag="kv.get_and_expire", frozen=True):
 class Expire(Write, tag="kv.expire", frozen=True):
     """Without ``ttl_ms`` the key does not expire any more."""
 
-    version_at = 0
-    group = TTL
+    version_at: ClassVar[int] = 0
+    group: ClassVar[str] = TTL
     of_one_key = True
-    option_groups = {"fence": LEASES}
-    needs = Needs(key=("write",))
+    option_groups: ClassVar[Mapping[str, str]] = {"fence": LEASES}
+    needs: ClassVar[Needs] = Needs(key=("write",))
 
     key: Key
     ttl_ms: Ttl | None
@@ -232,9 +234,9 @@ class Expire(Write, tag="kv.expire", frozen=True):
 
 
 class TimeToLive(Read, tag="kv.ttl", frozen=True):
-    group = TTL
+    group: ClassVar[str] = TTL
     of_one_key = True
-    needs = Needs(key=("read",))
+    needs: ClassVar[Needs] = Needs(key=("read",))
 
     key: Key
 
@@ -242,7 +244,7 @@ class TimeToLive(Read, tag="kv.ttl", frozen=True):
 class ExpireDue(Write, tag="kv.expire_due", frozen=True):
     """Remove those of the keys whose time has come: the node asks for it when that may be."""
 
-    version_at = 1
+    version_at: ClassVar[int] = 1
     in_slices = True
     frees = True
     of_node = True
@@ -276,8 +278,8 @@ class OpenScan(Operation, tag="kv.scan", frozen=True):
 class OpenWatch(Operation, tag="kv.watch", frozen=True):
     """The changes of one key, or of the keys with a prefix, from a revision on."""
 
-    group = WATCH
-    needs = Needs(key=("watch", "read"), prefix=("watch", "read"))
+    group: ClassVar[str] = WATCH
+    needs: ClassVar[Needs] = Needs(key=("watch", "read"), prefix=("watch", "read"))
 
     key: WatchedKey | None = None
     prefix: Bound | None = None
@@ -290,8 +292,8 @@ class OpenWatch(Operation, tag="kv.watch", frozen=True):
 class OpenHistory(Operation, tag="kv.history", frozen=True):
     """The versions of one key that are still kept, above the version ``after``: ``limit`` of them at most."""
 
-    group = HISTORY
-    needs = Needs(key=("read",))
+    group: ClassVar[str] = HISTORY
+    needs: ClassVar[Needs] = Needs(key=("read",))
 
     key: Key
     limit: Version | None = None
@@ -312,7 +314,7 @@ class AsOf(Operation, frozen=True):
     given. It is asked for by options of the read's method, and is neither logged nor a part of a transact.
     """
 
-    group = HISTORY
+    group: ClassVar[str] = HISTORY
 
     read: Get | GetMany | OpenScan | Count
     at_revision: Version | None = None
@@ -329,11 +331,11 @@ def read_of(op: Operation) -> Operation:
 
 
 class Clear(Write, tag="kv.clear", frozen=True):
-    version_at = 1
+    version_at: ClassVar[int] = 1
     in_slices = True
     frees = True
-    option_groups = {"fence": LEASES}
-    needs = Needs(prefix=("delete",))
+    option_groups: ClassVar[Mapping[str, str]] = {"fence": LEASES}
+    needs: ClassVar[Needs] = Needs(prefix=("delete",))
 
     prefix: Bound | None = None
     fence: Token | None = None
@@ -342,9 +344,9 @@ class Clear(Write, tag="kv.clear", frozen=True):
 class GrantLease(Write, tag="leases.grant_lease", frozen=True):
     """The new lease has the version of this change for its id, and belongs to the user of this change."""
 
-    version_at = 0
-    group = LEASES
-    needs = Needs(somewhere=("lease",))
+    version_at: ClassVar[int] = 0
+    group: ClassVar[str] = LEASES
+    needs: ClassVar[Needs] = Needs(somewhere=("lease",))
 
     ttl_ms: LeaseTtl
 
@@ -352,8 +354,8 @@ class GrantLease(Write, tag="leases.grant_lease", frozen=True):
 class RenewLease(Read, tag="leases.renew_lease", frozen=True):
     """No change: when a lease ends is known to the node alone, which has this command logged for no one."""
 
-    group = LEASES
-    needs = Needs(somewhere=("lease",))
+    group: ClassVar[str] = LEASES
+    needs: ClassVar[Needs] = Needs(somewhere=("lease",))
 
     leases: LeaseIds
 
@@ -361,11 +363,11 @@ class RenewLease(Read, tag="leases.renew_lease", frozen=True):
 class RevokeLease(Write, tag="leases.revoke_lease", frozen=True):
     """End a lease, and delete its keys."""
 
-    version_at = 1
+    version_at: ClassVar[int] = 1
     in_slices = True
     frees = True
-    group = LEASES
-    needs = Needs(somewhere=("lease",))
+    group: ClassVar[str] = LEASES
+    needs: ClassVar[Needs] = Needs(somewhere=("lease",))
 
     lease: Token
 
@@ -373,8 +375,8 @@ class RevokeLease(Write, tag="leases.revoke_lease", frozen=True):
 class ListLeases(Read, tag="leases.leases", frozen=True):
     """The leases in the order of their ids, above ``after``: ``limit`` of them at most."""
 
-    group = LEASES
-    needs = Needs(somewhere=("lease",))
+    group: ClassVar[str] = LEASES
+    needs: ClassVar[Needs] = Needs(somewhere=("lease",))
 
     after: Version | None = None
     limit: Version | None = None
@@ -383,7 +385,7 @@ class ListLeases(Read, tag="leases.leases", frozen=True):
 class EndLeases(Write, tag="leases.end_leases", frozen=True):
     """End those of the leases that are there, and delete their keys: nothing has renewed them in time."""
 
-    version_at = 2
+    version_at: ClassVar[int] = 2
     in_slices = True
     frees = True
     of_node = True
@@ -402,10 +404,8 @@ else:
 
 #: The fields of a key that a compare may be of, each with the operators that it takes.
 COMPARED: Final = {
-    "version": frozenset({"=", "!=", "<", ">"}),
-    "value": frozenset({"=", "!=", "<", ">"}),
-    "exists": frozenset({"=", "!="}),
-    "lease": frozenset({"=", "!="}),
+    **dict.fromkeys(("version", "value"), frozenset({"=", "!=", "<", ">"})),
+    **dict.fromkeys(("exists", "lease"), frozenset({"=", "!="})),
 }
 
 
@@ -423,8 +423,8 @@ class Compare(Struct, array_like=True, forbid_unknown_fields=True, frozen=True, 
 class Transact(Write, tag="kv.transact", frozen=True):
     """If all ``compares`` hold, the operations of ``then`` are made, and else those of ``otherwise``: all or none."""
 
-    version_at = 1
-    group = TRANSACT
+    version_at: ClassVar[int] = 1
+    group: ClassVar[str] = TRANSACT
 
     compares: list[Compare]
     then: list[OfOneKey]

@@ -21,6 +21,8 @@ from haptera.state.table import Table
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from haptera.state.expiry import ExpiryIndex
+    from haptera.state.leases import Leases
     from haptera.state.operations import Write
     from haptera.state.results import StoredEntry
     from haptera.state.sliced_work import Steps
@@ -59,7 +61,10 @@ class QuotaGrowth(Kv):
         change = self._methods.get(type(op))
         if change is not None:
             kv = self._kv
-            self.entries, self.expiry, self.leases, self.now_ms = kv.entries, kv.expiry, kv.leases, kv.now_ms
+            self.entries: Table[StoredEntry] = kv.entries
+            self.expiry: ExpiryIndex = kv.expiry
+            self.leases: Leases = kv.leases
+            self.now_ms: int = kv.now_ms
             if isinstance(change(op), Failure):
                 return None  # it fails for a reason of its own
         elif isinstance(op, Transact):

@@ -58,12 +58,12 @@ class Account:
     __slots__ = ("keys", "leases", "quota", "size", "user")
 
     def __init__(self, user: str, quota: Quota) -> None:
-        self.user = user
-        self.quota = quota
-        self.keys = 0
+        self.user: str = user
+        self.quota: Quota = quota
+        self.keys: int = 0
         #: Bytes of these keys and their values.
-        self.size = 0
-        self.leases = 0
+        self.size: int = 0
+        self.leases: int = 0
 
     def refusal(self, keys: int, size: int) -> Failure | None:
         """Why so many more keys and bytes are refused, or None. A change that adds none of one passes its limit."""

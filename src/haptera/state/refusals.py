@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Any, Final
 from haptera.errors import Code, Failure, failure
 from haptera.key_rules import placed
 from haptera.state import limits
-from haptera.state.field_kinds import KeysKind, list_field
 from haptera.state.grant_patterns import look_work
 from haptera.state.node_operations import SetMaintenance
-from haptera.state.operation_sets import FENCED, OPERATIONS, method_of
+from haptera.state.operation_sets import FENCED, OPERATIONS, list_fields, method_of
 from haptera.state.operations import (
     AsOf,
     Count,
@@ -240,9 +239,7 @@ def _compiled(command: type[Operation]) -> Refusal:
 
 
 _NAMES: Final = {"denied": denied, "first_denied": _first_denied}
-_LISTS: Final[dict[type[Operation], tuple[str, KeysKind]]] = {
-    command: found for command in OPERATIONS if command.needs is not None and (found := list_field(command)) is not None
-}
+_LISTS: Final = list_fields(command for command in OPERATIONS if command.needs is not None)
 
 #: The function that judges the operations of each class.
 REFUSALS: Final[dict[type[Operation], Refusal]] = {

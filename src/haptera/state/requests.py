@@ -89,9 +89,9 @@ class Requests:
 
     def __init__(self) -> None:
         #: The time by which answers age.
-        self.clock_ms = 0
+        self.clock_ms: int = 0
         #: Bytes of all large answers.
-        self.size = 0
+        self.size: int = 0
         # Of each answer, oldest first: the user, the request id, and the time by the clock of this part.
         self._order: RankedBlocks[tuple[str, bytes, int]] = RankedBlocks()
         # The users that have answers.

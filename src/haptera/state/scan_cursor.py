@@ -70,13 +70,13 @@ class ScanCursor:
         prefixes = (op.prefix, self._glob.prefix if self._glob else None)
         self._span = key_range(prefixes, op.start, op.end, op.after, reverse=op.reverse)
         self._limit = op.limit
-        self.keys_only = op.keys_only
-        self.reverse = op.reverse
-        self.count = 0
+        self.keys_only: bool = op.keys_only
+        self.reverse: bool = op.reverse
+        self.count: int = 0
         self.last_key: str | None = None
-        self.work = 0
+        self.work: int = 0
         self.sieve: Sieve | None = None
-        self.revision = view.revision
+        self.revision: int = view.revision
         self._view = view
         self._open = True
         self._lost = False

@@ -23,6 +23,7 @@ from haptera.state.results import values_size
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from haptera.state.leases import Leases
     from haptera.state.results import Result, StoredEntry
 
 _KEY_NOT_FOUND: Final = int(Code.KEY_NOT_FOUND)
@@ -52,7 +53,7 @@ class Transacts(Kv):
         self._changes: dict[str, StoredEntry | None] = {}
         #: The lease of each key among them that belongs to one.
         self._attached: dict[str, int] = {}
-        self.leases = under.leases
+        self.leases: Leases = under.leases
         self._methods: dict[type, Callable[[Any], Result]] = {
             command: getattr(self, method_of(command)[1]) for command in OF_ONE_KEY
         }
@@ -108,12 +109,12 @@ class Transacts(Kv):
 
     def _attempt(self, op: Transact, revision: int) -> tuple[bool, int | None, tuple[Any, ...]] | Failure:
         """Make the operations in this store alone, as a change of that revision."""
-        self.now_ms = self._under.now_ms
+        self.now_ms: int = self._under.now_ms
         succeeded = all(map(self._holds, op.compares))
         results: list[tuple[Any, ...] | None] = []
         methods = self._methods
         for number, each in enumerate(op.then if succeeded else op.otherwise):
-            self.revision = revision - 1  # all of them make one revision, the next
+            self.revision: int = revision - 1  # all of them make one revision, the next
             result = methods[type(each)](each)
             if type(result) is tuple:
                 results.append(result)

@@ -20,9 +20,9 @@ from haptera.key_rules import (
 )
 from haptera.state import limits
 from haptera.state.command_encoding import COMMAND_OVERHEAD, size_bound
-from haptera.state.field_kinds import FieldKind, ItemsKind, kinds, list_field, size_if_accepted
+from haptera.state.field_kinds import FieldKind, ItemsKind, kinds, size_if_accepted
 from haptera.state.glob import Glob, MalformedGlob, compile_steps
-from haptera.state.operation_sets import FENCED, OPERATIONS
+from haptera.state.operation_sets import FENCED, OPERATIONS, list_fields
 from haptera.state.operations import (
     COMPARED,
     AsOf,
@@ -178,4 +178,4 @@ _KINDS: Final[dict[type[Operation], dict[str, FieldKind]]] = {
     **{command: kinds(command) for command in OPERATIONS},
     AsOf: kinds(AsOf),
 }
-_LISTS: Final = {command: found for command in OPERATIONS if (found := list_field(command)) is not None}
+_LISTS: Final = list_fields(OPERATIONS)

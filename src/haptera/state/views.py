@@ -43,12 +43,14 @@ class View:
 
     def __init__(self, kv: Kv, revision: int, now_ms: int, entries: Table[StoredEntry], index: KeyIndex) -> None:
         self._kv = kv
-        self.revision = revision
-        self.now_ms = now_ms
-        self.entries = entries  # another one after a clear of everything, which this view does not see
-        self.index = index
+        self.revision: int = revision
+        self.now_ms: int = now_ms
+        # A clear of everything gives the store another one, which this view does not see.
+        self.entries: Table[StoredEntry] = entries
+        self.index: KeyIndex = index
         self.hold: Hold = kv.held.hold(revision)
-        self.begin = self.until = 0
+        self.begin: int = 0
+        self.until: int = 0
 
     def close(self) -> None:
         """Let go of the revision, once."""

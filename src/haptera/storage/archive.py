@@ -59,8 +59,8 @@ class Archive:
     def __init__(self, fs: FileSystem, path: str, node_id: bytes, masters: Sequence[MasterKey] = ()) -> None:
         """``masters`` are master keys that open keyrings of the archive beside the one of its reader."""
         self.path = path
-        self.log_path = os.path.join(path, LOG_NAME)
-        self.keyrings_path = os.path.join(path, KEYRINGS_NAME)
+        self.log_path: str = os.path.join(path, LOG_NAME)
+        self.keyrings_path: str = os.path.join(path, KEYRINGS_NAME)
         self.node_id = node_id
         self.fs = fs
         self._masters = masters

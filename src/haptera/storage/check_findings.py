@@ -70,8 +70,8 @@ class Findings:
     """
 
     def __init__(self) -> None:
-        self.omitted = 0
-        self.damaged = False
+        self.omitted: int = 0
+        self.damaged: bool = False
         self._list: list[Finding] = []
 
     def __iter__(self) -> Iterator[Finding]:

@@ -85,14 +85,14 @@ class DataDirectory:
     def __init__(self, fs: FileSystem, path: str, lock: File) -> None:
         self.fs = fs
         self.path = path
-        self.log_path = os.path.join(path, LOG_NAME)
-        self.snapshots_path = os.path.join(path, SNAPSHOTS_NAME)
-        self.keys_path = os.path.join(path, KEYS_NAME)
-        self.master_key_path = os.path.join(path, MASTER_KEY_NAME)
-        self.node_path = os.path.join(path, NODE_NAME)
-        self.node_id = b""
-        self.format = DIRECTORY_FORMAT
-        self.complete = False
+        self.log_path: str = os.path.join(path, LOG_NAME)
+        self.snapshots_path: str = os.path.join(path, SNAPSHOTS_NAME)
+        self.keys_path: str = os.path.join(path, KEYS_NAME)
+        self.master_key_path: str = os.path.join(path, MASTER_KEY_NAME)
+        self.node_path: str = os.path.join(path, NODE_NAME)
+        self.node_id: bytes = b""
+        self.format: int = DIRECTORY_FORMAT
+        self.complete: bool = False
         self._lock = lock
 
     @classmethod

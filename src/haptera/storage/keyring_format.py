@@ -97,7 +97,7 @@ class WrappedKeyring:
         if found is None:
             raise CorruptionError(path, 0, _EXPECTED, "something else")  # never quote it: it may be a key
         self._entries, self._wrappings = found
-        self.master_ids = tuple(wrapping.master_id for wrapping in self._wrappings)
+        self.master_ids: tuple[bytes, ...] = tuple(wrapping.master_id for wrapping in self._wrappings)
 
     def unwrap(self, master: MasterKey) -> Keyring:
         """The keyring. Raises WrongKey for another master key, and CorruptionError where the file was changed."""

@@ -113,6 +113,7 @@ if TYPE_CHECKING:
     from haptera.storage.directory import DataDirectory
     from haptera.storage.filesystem import FileSystem
     from haptera.storage.keyring import Keyring
+    from haptera.storage.log_recovery import Recovery
 
 __all__ = ["SEGMENT_SIZE", "Durability", "Log"]
 
@@ -148,7 +149,7 @@ class Log:
         self.segment_size = segment_size
         #: Called by the thread that appends when a segment was made for records.
         self.on_roll: Callable[[], None] | None = None
-        self.recovery = replay.recovery
+        self.recovery: Recovery = replay.recovery
         self._fs = fs
         self._directory = directory
         self._path = directory.log_path

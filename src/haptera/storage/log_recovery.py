@@ -88,8 +88,8 @@ class Replay:
         open_end: OpenEnd | None = None,
         on_progress: Progress | None = None,
     ) -> None:
-        self.recovery = Recovery()
-        self.end = LogEnd(start.index, start.term, start.time_ms, start.tag, start.next_segment, start)
+        self.recovery: Recovery = Recovery()
+        self.end: LogEnd = LogEnd(start.index, start.term, start.time_ms, start.tag, start.next_segment, start)
         self._fs = fs
         self._until = until
         self._open_end = open_end  # of a log that is repaired

@@ -51,7 +51,7 @@ class OpenEnd:
         found = self._read()
         #: Whether the file is there and names this boot: all that was appended in it is there as well.
         self._of_this_boot = bool(self._boot_id) and found == f"{self._boot_id}\n".encode()
-        self.changes_lost = found is not None and not self._of_this_boot
+        self.changes_lost: bool = found is not None and not self._of_this_boot
 
     @property
     def begun(self) -> bool:

@@ -145,8 +145,8 @@ class RecordCipher:
         self._aad = header.encode()
         self._cipher = AESGCM(derive(key.secret, header.id, b"haptera log segment/1", 32))
         self._seed = google_crc32c.value(header.id)
-        self.count = 0
-        self.tag = header.previous_tag
+        self.count: int = 0
+        self.tag: bytes = header.previous_tag
 
     def encode(self, entry: LogEntry) -> bytes:
         """The next record. Never call it again for a record whose write failed: that would use the nonce twice."""

@@ -52,11 +52,11 @@ class SegmentReader:
 
     def __init__(self, file: File, path: str, size: int, header: SegmentHeader, key: DataKey) -> None:
         self.path = path
-        self.offset = SEGMENT_HEADER_SIZE
-        self.count = 0
-        self.index = header.first_index - 1
-        self.term = 0
-        self.time_ms = 0
+        self.offset: int = SEGMENT_HEADER_SIZE
+        self.count: int = 0
+        self.index: int = header.first_index - 1
+        self.term: int = 0
+        self.time_ms: int = 0
         self._file = file
         self._size = size
         self._header = header

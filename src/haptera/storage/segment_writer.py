@@ -34,7 +34,7 @@ class SegmentWriter:
     def __init__(self, file: File, path: str, header: SegmentHeader, key: DataKey) -> None:
         self.path = path
         self.header = header
-        self.offset = SEGMENT_HEADER_SIZE
+        self.offset: int = SEGMENT_HEADER_SIZE
         self._file = file
         self._codec = RecordCipher(header, key)
         self._zeroed = SEGMENT_HEADER_SIZE  # the end of the space that was written before

@@ -243,15 +243,15 @@ class SnapshotReader:
         with translated(path, "open the snapshot"):
             self._file = fs.open(path, "r")
             try:
-                self.size = self._file.size()
+                self.size: int = self._file.size()
                 header = _decode(path, self._file.pread(SNAPSHOT_HEADER_SIZE, 0))
                 self._cipher = _ChunkCipher(header, keyring.key_of(path, header.key_id))
             except BaseException:
                 self._file.close()
                 raise
-        self.point = header.point
-        self.revision = header.revision
-        self.offset = SNAPSHOT_HEADER_SIZE
+        self.point: LogPoint = header.point
+        self.revision: int = header.revision
+        self.offset: int = SNAPSHOT_HEADER_SIZE
 
     def __enter__(self) -> SnapshotReader:
         return self

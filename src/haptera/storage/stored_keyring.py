@@ -66,8 +66,8 @@ class StoredKeyring(Keyring):
         unused_files: Sequence[str],
     ) -> None:
         super().__init__(keys)
-        self.generated = generated
-        self.unused_files = unused_files
+        self.generated: bool = generated
+        self.unused_files: Sequence[str] = unused_files
         self._directory = directory
         self._changing = threading.Lock()
         #: Two while it is not known which of them opens the file: after a failure in the middle of a change.

@@ -25,6 +25,9 @@ from haptera.errors import WrongLoop
 from haptera.sync.open_objects import Close, OpenObjects
 
 if TYPE_CHECKING:
+    from _thread import LockType
+    from contextvars import Context
+
     from haptera.sync.desk import Desk
 
 T = TypeVar("T")
@@ -76,21 +79,21 @@ class CallOfThread(Generic[T]):
         desk: Desk | None,
         notes: Notes | None,
     ) -> None:
-        self.home = home
-        self.ident = threading.get_ident()
-        self.begin = begin
+        self.home: LoopThread = home
+        self.ident: int = threading.get_ident()
+        self.begin: Final = begin
         self.undo = undo
-        self.desk = desk
-        self.notes = notes
-        self.noted = 0
-        self.context = contextvars.copy_context()
-        self.lock = threading.Lock()
+        self.desk: Desk | None = desk
+        self.notes: Notes | None = notes
+        self.noted: int = 0
+        self.context: Context = contextvars.copy_context()
+        self.lock: LockType = threading.Lock()
         self.lock.acquire()
         self.task: asyncio.Task[None] | None = None
         self.result: T | None = None
         self.error: BaseException | None = None
-        self.done = False
-        self.abandoned = False
+        self.done: bool = False
+        self.abandoned: bool = False
 
     def wake(self) -> None:
         """Have the thread look (on the loop).
@@ -199,9 +202,9 @@ class LoopThread:
         self._ended = False
         self._left: list[_Loop] = []  # of the processes that this one was forked from: one each
         #: The thread in which the interpreter ends, once it does.
-        self.ending = 0
+        self.ending: int = 0
         #: The objects that a program has to close.
-        self.open = OpenObjects()
+        self.open: OpenObjects = OpenObjects()
         forks.watch(self)
 
     @property

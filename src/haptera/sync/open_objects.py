@@ -30,9 +30,9 @@ class OpenObject:
         self._name = name
         self._is_open = is_open
         self._pid = os.getpid()
-        self.close = close
+        self.close: Final = close
         #: Whether the program has closed it.
-        self.closed = False
+        self.closed: bool = False
 
     @property
     def unclosed(self) -> bool:

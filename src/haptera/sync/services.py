@@ -81,7 +81,7 @@ class HandlerThreads:
             raise ConfigurationError(f"handler_threads is a number from 1 on, not {count!r}")
         self._threads = ThreadPoolExecutor(count, thread_name_prefix="haptera-handler")
         #: The services as the loop hosts them.
-        self.services = [self._hosted(service) for service in services]
+        self.services: list[peer.Service] = [self._hosted(service) for service in services]
 
     def met(self, on_peer: Callable[[Peer], None] | None) -> Callable[[peer.Peer], None] | None:
         """Return the function that a listener calls with each new peer: it has a thread call ``on_peer``."""

@@ -39,8 +39,8 @@ class _Node:
     """A file's data: as seen, as on the disk, and the writes between the two."""
 
     def __init__(self) -> None:
-        self.seen = bytearray()
-        self.disk = bytearray()
+        self.seen: bytearray = bytearray()
+        self.disk: bytearray = bytearray()
         self.pending: list[tuple[Literal["pwrite", "resize"], bytes, int]] = []
         self.locked = False
 

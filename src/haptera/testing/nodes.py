@@ -19,8 +19,8 @@ from haptera.testing.filesystem import Crashed, MemoryFileSystem
 try:
     from haptera.dialects import DIALECTS
     from haptera.node import OPTIONS, AdminPassword, Node, NodeConfig, NodeServer, make_administrator
-except ModuleNotFoundError as error:
-    raise ConfigurationError(f"a node needs the package {error.name}: pip install 'haptera[server]'") from error
+except ModuleNotFoundError as _error:
+    raise ConfigurationError(f"a node needs the package {_error.name}: pip install 'haptera[server]'") from _error
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Sequence

@@ -152,8 +152,8 @@ class Lane:
         on_room: Callable[[], None],
         on_delivery: Callable[[bytes], None] | None = None,
     ) -> None:
-        self.size = 0
-        self.offset = 0
+        self.size: int = 0
+        self.offset: int = 0
         self._loop = loop
         self._direction = direction
         self._sink = sink

@@ -51,9 +51,9 @@ class Pool(Generic[C]):
     ) -> None:
         #: Open connections, in the order in which they came, so that they end in one order in each run.
         self.connections: dict[C, None] = {}
-        self.accepted = 0
+        self.accepted: int = 0
         #: Connections that were refused or dropped because there were too many.
-        self.refused = 0
+        self.refused: int = 0
         #: Refused connections that are not gone yet.
         self.leaving: dict[C, None] = {}
         self._refuse = refuse

@@ -28,8 +28,8 @@ class Listener:
     """
 
     def __init__(self, address: Address, bound: BoundSockets) -> None:
-        self.url = bound.url
-        self.disowned = False
+        self.url: str = bound.url
+        self.disowned: bool = False
         self._address = address
         self._path = bound.path
         self._inode = 0 if bound.path is None else os.stat(bound.path).st_ino

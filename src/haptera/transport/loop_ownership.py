@@ -59,13 +59,13 @@ class Home:
     __slots__ = ("forked_from", "loop", "name", "thread")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.loop = loop
+        self.loop: asyncio.AbstractEventLoop = loop
         #: The object, as its error names it.
-        self.name = "the connection to a peer"
+        self.name: str = "the connection to a peer"
         #: The thread in which the loop runs; 0 in a forked child.
-        self.thread = threading.get_ident()
+        self.thread: int = threading.get_ident()
         #: In a forked child the process that has the connection, else 0.
-        self.forked_from = 0
+        self.forked_from: int = 0
 
     @property
     def present(self) -> bool:

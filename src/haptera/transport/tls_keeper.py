@@ -33,8 +33,8 @@ class TlsKeeper:
         self.files = files
         self.current: TlsContext = load_context(files)
         self._check_mode()
-        self.reloads = 0
-        self.failed_reloads = 0
+        self.reloads: int = 0
+        self.failed_reloads: int = 0
         self._tried: Signature = self.current.signature
         self._warned_at: float | None = None
 

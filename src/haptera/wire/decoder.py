@@ -93,11 +93,11 @@ class FrameDecoder:
 
     def __init__(self, max_frame: int, version: int = VERSION) -> None:
         """``max_frame`` is the largest payload, in bytes, that the receiver announced."""
-        self.max_frame = max_frame
+        self.max_frame: int = max_frame
         self.version = version
         self.error: RemoteProtocolError | None = None
         #: Whether more frames may be whole already.
-        self.more = False
+        self.more: bool = False
         self._first = True
         # The first frame of a connection has a limit of its own, the same in all versions (section 4).
         self._size_max = min(HANDSHAKE_FRAME_SIZE_MAX, max_frame)

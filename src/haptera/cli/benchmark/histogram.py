@@ -25,10 +25,10 @@ class Histogram:
     __slots__ = ("_buckets", "count", "max", "min", "total")
 
     def __init__(self) -> None:
-        self.count = 0
-        self.total = 0
-        self.min = 0
-        self.max = 0
+        self.count: int = 0
+        self.total: int = 0
+        self.min: int = 0
+        self.max: int = 0
         self._buckets: dict[int, int] = {}
 
     def record(self, value: int) -> None:

@@ -80,15 +80,15 @@ class Recorder:
     """The measurements of a run so far. ``kinds`` are the names of the workload's kinds of operation."""
 
     def __init__(self, kinds: Sequence[str], start: int) -> None:
-        self.kinds = tuple(kinds)
+        self.kinds: tuple[str, ...] = tuple(kinds)
         self.errors: Counter[str] = Counter()
         self.last_error: dict[str, HapteraError] = {}
-        self.operations = 0
-        self.size = 0
-        self.rows = 0
+        self.operations: int = 0
+        self.size: int = 0
+        self.rows: int = 0
         self.never_started = 0
         self.start = start
-        self.end = start
+        self.end: int = start
         self.intervals: list[Interval] = []
         self._interval_ns = FIRST_INTERVAL_NS
         self._current = self._interval(start)

@@ -33,7 +33,7 @@ class ShellSession:
     def __init__(self, store: OpenStore, form: str | None) -> None:
         self.store = store
         self.form = form
-        self.user = ""
+        self.user: str = ""
         self.timing = False
         self.left = False
         self.transaction: Collected | None = None

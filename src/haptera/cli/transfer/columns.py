@@ -49,9 +49,9 @@ class Columns:
     """Where the key and the value stand in a row of fields."""
 
     def __init__(self, wanted: Wanted, names: list[str] | None) -> None:
-        self.width = None if names is None else len(names)
-        self.key = _place("key", wanted.key or "1", names)
-        self.value = None if wanted.value is None else _place("value", wanted.value, names)
+        self.width: int | None = None if names is None else len(names)
+        self.key: int = _place("key", wanted.key or "1", names)
+        self.value: int | None = None if wanted.value is None else _place("value", wanted.value, names)
         self._needed = max(self.key, 1 if self.value is None else self.value) + 1
 
     def trouble(self, width: int) -> str | None:

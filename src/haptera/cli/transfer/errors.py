@@ -20,4 +20,4 @@ class WrongFile(BadFile):
 
     def __init__(self, reason: str) -> None:
         super().__init__(1, reason)
-        self.args = (reason,)
+        self.args: tuple[str] = (reason,)

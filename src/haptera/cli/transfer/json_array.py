@@ -22,7 +22,7 @@ class Document:
     """The text of a file, as far as it is needed. ``number`` counts the items that were read."""
 
     def __init__(self, source: Source) -> None:
-        self.number = 0
+        self.number: int = 0
         self._source = source
         self._decode = codecs.getincrementaldecoder("utf-8")().decode
         self._text = ""

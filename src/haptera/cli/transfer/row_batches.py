@@ -43,7 +43,7 @@ class Reader:
     def __init__(
         self, raw: BinaryIO, name: str, wanted: Wanted, *, form: Format | None, prefix: str = "", skip_bad: bool = False
     ) -> None:
-        self.skipped = 0
+        self.skipped: int = 0
         self._source = Source(raw)
         self._name = name
         self._wanted = wanted

@@ -29,7 +29,7 @@ class Source:
 
     def __init__(self, raw: BinaryIO) -> None:
         self.bytes_read = 0
-        self.empty = True
+        self.empty: bool = True
         self._raw = raw
         self._blocks = self._read()
         self._ahead: list[bytes] = []
@@ -73,7 +73,7 @@ class Lines:
     """The lines of a file with their ends. ``number`` is that of the last one read, from 1."""
 
     def __init__(self, source: Source) -> None:
-        self.number = 0
+        self.number: int = 0
         self._source = source
         self._buffer = b""
         self._at = 0

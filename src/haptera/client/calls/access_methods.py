@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final, Generic, TypeVar
+from typing import ClassVar, Final, Generic, TypeVar
 
 import msgspec
 
@@ -86,30 +86,30 @@ class AdminMethods:
 
     SERVICE: Final = "admin"
 
-    add_user = Method(Changed, write=True, service=SERVICE)
-    remove_user = Method(Changed, write=True, service=SERVICE)
-    set_verifier = Method(Changed, write=True, service=SERVICE)
-    set_disabled = Method(Changed, write=True, service=SERVICE)
-    assign_role = Method(Changed, write=True, service=SERVICE)
-    withdraw_role = Method(Changed, write=True, service=SERVICE)
-    add_role = Method(Changed, write=True, service=SERVICE)
-    remove_role = Method(Changed, write=True, service=SERVICE)
-    add_parent = Method(Changed, write=True, service=SERVICE)
-    remove_parent = Method(Changed, write=True, service=SERVICE)
-    add_grant = Method(Changed, write=True, service=SERVICE)
-    remove_grant = Method(Changed, write=True, service=SERVICE)
-    add_token = Method(Changed, write=True, service=SERVICE)
-    remove_token = Method(Changed, write=True, service=SERVICE)
-    set_quota = Method(Changed, write=True, service=SERVICE)
-    quota = Method(FoundQuota, service=SERVICE)
-    user = Method(User, service=SERVICE)
-    users = Method(NamedRows[User], service=SERVICE)
-    role = Method(FoundRole, service=SERVICE)
-    roles = Method(NamedRows[RoleInfo], service=SERVICE)
-    tokens = Method(NamedRows[ListedToken], service=SERVICE)
+    add_user: ClassVar[Method[Changed]] = Method(Changed, write=True, service=SERVICE)
+    remove_user: ClassVar[Method[Changed]] = Method(Changed, write=True, service=SERVICE)
+    set_verifier: ClassVar[Method[Changed]] = Method(Changed, write=True, service=SERVICE)
+    set_disabled: ClassVar[Method[Changed]] = Method(Changed, write=True, service=SERVICE)
+    assign_role: ClassVar[Method[Changed]] = Method(Changed, write=True, service=SERVICE)
+    withdraw_role: ClassVar[Method[Changed]] = Method(Changed, write=True, service=SERVICE)
+    add_role: ClassVar[Method[Changed]] = Method(Changed, write=True, service=SERVICE)
+    remove_role: ClassVar[Method[Changed]] = Method(Changed, write=True, service=SERVICE)
+    add_parent: ClassVar[Method[Changed]] = Method(Changed, write=True, service=SERVICE)
+    remove_parent: ClassVar[Method[Changed]] = Method(Changed, write=True, service=SERVICE)
+    add_grant: ClassVar[Method[Changed]] = Method(Changed, write=True, service=SERVICE)
+    remove_grant: ClassVar[Method[Changed]] = Method(Changed, write=True, service=SERVICE)
+    add_token: ClassVar[Method[Changed]] = Method(Changed, write=True, service=SERVICE)
+    remove_token: ClassVar[Method[Changed]] = Method(Changed, write=True, service=SERVICE)
+    set_quota: ClassVar[Method[Changed]] = Method(Changed, write=True, service=SERVICE)
+    quota: ClassVar[Method[FoundQuota]] = Method(FoundQuota, service=SERVICE)
+    user: ClassVar[Method[User]] = Method(User, service=SERVICE)
+    users: ClassVar[Method[NamedRows[User]]] = Method(NamedRows[User], service=SERVICE)
+    role: ClassVar[Method[FoundRole]] = Method(FoundRole, service=SERVICE)
+    roles: ClassVar[Method[NamedRows[RoleInfo]]] = Method(NamedRows[RoleInfo], service=SERVICE)
+    tokens: ClassVar[Method[NamedRows[ListedToken]]] = Method(NamedRows[ListedToken], service=SERVICE)
 
 
 class SessionMethods:
     """The methods of the service ``session`` that a database calls."""
 
-    whoami = Method(Whoami, service="session")
+    whoami: ClassVar[Method[Whoami]] = Method(Whoami, service="session")

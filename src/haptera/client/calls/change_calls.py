@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from haptera.client.calls.argument_checks import checked_int, checked_timeout, plain_key, text_option, watch_options
 from haptera.client.calls.calling import Calling
@@ -23,7 +23,7 @@ class ChangeMethods:
     """The methods of the service ``kv`` that tell changes, each with the shape of its answer."""
 
     watch: Method[Any] = Method(object)
-    history = Method(Past)
+    history: ClassVar[Method[Past]] = Method(Past)
 
 
 class ChangeCalls(Calling):

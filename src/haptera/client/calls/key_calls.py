@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar, overload
+from typing import Any, ClassVar, TypeVar, overload
 
 from haptera.client.calls.argument_checks import (
     LeaseLike,
@@ -55,23 +55,23 @@ R = TypeVar("R")
 class KvMethods:
     """The methods of the service ``kv`` that read and change keys, each with the shape of its answer."""
 
-    get = Method(Found, of_one_key=True)
-    set = Method(Stored, write=True, of_one_key=True)
-    delete = Method(Deleted, write=True, of_one_key=True)
-    exists = Method(Existing, of_one_key=True)
-    get_many = Method(FoundMany)
-    set_many = Method(Written, write=True)
-    delete_many = Method(Removed, write=True)
-    increment = Method(Incremented, write=True, of_one_key=True)
-    rename = Method(Written, write=True, of_one_key=True)
-    scan = Method(Scanned)
-    count = Method(Counted)
-    clear = Method(Removed, write=True)
-    get_and_delete = Method(Taken, write=True, of_one_key=True)
-    get_and_expire = Method(Found, write=True, of_one_key=True)
-    expire = Method(Written, write=True, of_one_key=True)
-    ttl = Method(TimeLeft, of_one_key=True)
-    transact = Method(Transacted, write=True)
+    get: ClassVar[Method[Found]] = Method(Found, of_one_key=True)
+    set: ClassVar[Method[Stored]] = Method(Stored, write=True, of_one_key=True)
+    delete: ClassVar[Method[Deleted]] = Method(Deleted, write=True, of_one_key=True)
+    exists: ClassVar[Method[Existing]] = Method(Existing, of_one_key=True)
+    get_many: ClassVar[Method[FoundMany]] = Method(FoundMany)
+    set_many: ClassVar[Method[Written]] = Method(Written, write=True)
+    delete_many: ClassVar[Method[Removed]] = Method(Removed, write=True)
+    increment: ClassVar[Method[Incremented]] = Method(Incremented, write=True, of_one_key=True)
+    rename: ClassVar[Method[Written]] = Method(Written, write=True, of_one_key=True)
+    scan: ClassVar[Method[Scanned]] = Method(Scanned)
+    count: ClassVar[Method[Counted]] = Method(Counted)
+    clear: ClassVar[Method[Removed]] = Method(Removed, write=True)
+    get_and_delete: ClassVar[Method[Taken]] = Method(Taken, write=True, of_one_key=True)
+    get_and_expire: ClassVar[Method[Found]] = Method(Found, write=True, of_one_key=True)
+    expire: ClassVar[Method[Written]] = Method(Written, write=True, of_one_key=True)
+    ttl: ClassVar[Method[TimeLeft]] = Method(TimeLeft, of_one_key=True)
+    transact: ClassVar[Method[Transacted]] = Method(Transacted, write=True)
 
 
 class KeyCalls(Calling):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
 
@@ -55,10 +55,10 @@ class _Listed(msgspec.Struct, array_like=True, frozen=True):
 class LeaseMethods:
     """The methods of the service ``kv`` that are about leases, each with the shape of its answer."""
 
-    grant_lease = Method(_Granted, write=True)
-    renew_lease = Method(_Renewed)
-    revoke_lease = Method(_Revoked, write=True)
-    leases = Method(_Listed)
+    grant_lease: ClassVar[Method[_Granted]] = Method(_Granted, write=True)
+    renew_lease: ClassVar[Method[_Renewed]] = Method(_Renewed)
+    revoke_lease: ClassVar[Method[_Revoked]] = Method(_Revoked, write=True)
+    leases: ClassVar[Method[_Listed]] = Method(_Listed)
 
 
 class LeaseCalls(Calling):

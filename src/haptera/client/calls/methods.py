@@ -138,10 +138,10 @@ class Method(Generic[R]):
     __slots__ = ("convert", "decode", "name", "of_one_key", "service", "write")
 
     def __init__(self, result: type[R], *, write: bool = False, of_one_key: bool = False, service: str = "kv") -> None:
-        self.service = service
-        self.name = ""
-        self.write = write
-        self.of_one_key = of_one_key
+        self.service: str = service
+        self.name: str = ""
+        self.write: bool = write
+        self.of_one_key: bool = of_one_key
         self.decode: Callable[[bytes], R] = msgspec.msgpack.Decoder(result).decode
         self.convert: Callable[[Any], R] = lambda answer: msgspec.convert(answer, result)
 

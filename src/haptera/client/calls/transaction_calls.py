@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 #: The arguments and answers of transact.
-transact_form = TransactForm(method for method in vars(KvMethods).values() if isinstance(method, Method))
+transact_form: TransactForm = TransactForm(method for method in vars(KvMethods).values() if isinstance(method, Method))
 
 
 class TransactionCalls(Calling):

@@ -44,10 +44,10 @@ try:
         too_many_bytes,
     )
     from haptera.state import COMMAND_SIZE_MAX, Replayed, Result, free_steps, operations
-except ModuleNotFoundError as error:
+except ModuleNotFoundError as _error:
     raise ConfigurationError(
-        f"an embedded database needs the package {error.name}: pip install 'haptera[server]'"
-    ) from error
+        f"an embedded database needs the package {_error.name}: pip install 'haptera[server]'"
+    ) from _error
 
 R = TypeVar("R")
 PAGE_SIZE_MAX = 64 * 1024
@@ -73,7 +73,7 @@ class EmbeddedChannel:
         directory = os.fsdecode(path)
         if not directory or "\0" in directory:
             raise ConfigurationError(f"path is that of the data directory, not {directory!r}")
-        self.revision = 0
+        self.revision: int = 0
         self.server_id: bytes | None = None
         self.reached: str | None = None
         try:
@@ -92,7 +92,8 @@ class EmbeddedChannel:
         self._opening: asyncio.Task[Node] | None = None
         self._closed = False
         self._ending: asyncio.Task[None] | None = None
-        self._under_way, self.converting = UnderWay(), UnderWay()
+        self._under_way = UnderWay()
+        self.converting: UnderWay = UnderWay()
         self._home: asyncio.AbstractEventLoop | None = None  # the loop of the node, from the first call on
         self._left: Node | None = None  # the node of a loop that was closed before it
         forks.watch(self)

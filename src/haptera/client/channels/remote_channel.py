@@ -83,17 +83,17 @@ class RemoteChannel:
         backoff: Backoff | None = None,
         dial: Dial = dial_store,
     ) -> None:
-        self.revision = 0
+        self.revision: int = 0
         self._backoff = backoff or Backoff()
         self._connector = Connector(address, shown, self._backoff, dial, wait=wait)
-        self.converting = UnderWay()
+        self.converting: UnderWay = UnderWay()
         self._unsettled = UnderWay()  # calls that have left the straight way
         self._watches = WatchStreams(self._backoff)
         self._encode = msgspec.msgpack.Encoder().encode
         self._new_id = RequestIds().new
         self._time = time.monotonic  # the loop's own clock from the first call on
         self._shown = shown
-        self.private = address.tls or all(is_loopback(host) for host, _ in address.hosts)
+        self.private: bool = address.tls or all(is_loopback(host) for host, _ in address.hosts)
         self._home: asyncio.AbstractEventLoop | None = None  # the loop of the connections, from the first call on
         self._pid = 0
         self._answered_by: Peer | None = None  # the connection of the last answer

@@ -52,15 +52,15 @@ class StoreCall:
         begun_ns: int = 0,
         only_server: bytes | None = None,
     ) -> None:
-        self.method = method
-        self.payload = payload
-        self.request_id = request_id
-        self.deadline = math.inf if timeout is None else started + timeout
-        self.started = started
-        self.begun_ns = begun_ns
-        self.only_server = only_server
-        self.attempt = 0
-        self.unknown = False  # a change that was sent, and may have been applied
+        self.method: Method[Any] = method
+        self.payload: bytes = payload
+        self.request_id: bytes | None = request_id
+        self.deadline: float = math.inf if timeout is None else started + timeout
+        self.started: float = started
+        self.begun_ns: int = begun_ns
+        self.only_server: bytes | None = only_server
+        self.attempt: int = 0
+        self.unknown: bool = False  # a change that was sent, and may have been applied
         self.server_id: bytes | None = None  # the server that may have applied it, if it remembers ids
         self.refused: Failure | None = None  # why the last attempt that was answered was not taken
         self._held: list[Call] = []  # sent within `RESEND_SECONDS_MAX`, and answered with damage

@@ -51,15 +51,15 @@ class KeptLease:
         granted: Instant,
         server_id: bytes | None,
     ) -> None:
-        self.id = lease_id
-        self.seconds = seconds
-        self.server_id = server_id
+        self.id: int = lease_id
+        self.seconds: float = seconds
+        self.server_id: bytes | None = server_id
         #: Whether a renewal is under way.
-        self.asked = False
+        self.asked: bool = False
         #: How it ended: with the error that says why it was lost, or with None for one that was closed.
         self.ended: Once[LeaseLost | None] = Once(loop)
         #: Whether the node is known to have ended it.
-        self.gone = False
+        self.gone: bool = False
         #: Why the last renewal failed.
         self.trouble: Exception | None = None
         self._loop = loop

@@ -36,8 +36,8 @@ class Candidates:
 
     def __init__(self) -> None:
         self._known: list[str] = []
-        self.cursor = ""
-        self.end_reached = False
+        self.cursor: str = ""
+        self.end_reached: bool = False
 
     def __len__(self) -> int:
         return len(self._known)

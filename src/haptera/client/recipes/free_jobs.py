@@ -27,7 +27,7 @@ class FreeJobs:
     """
 
     def __init__(self, claims: JobClaims, changed: Callable[[], None], ended: Callable[[Exception], None]) -> None:
-        self.candidates = Candidates()
+        self.candidates: Candidates = Candidates()
         self._claims = claims
         self._db = claims.db
         self._keys = claims.keys

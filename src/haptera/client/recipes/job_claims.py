@@ -54,10 +54,10 @@ class JobClaims:
     )
 
     def __init__(self, db: Database, keys: QueueKeys, ttl: float, delay: float) -> None:
-        self.db = db
-        self.keys = keys
-        self.delay = delay
-        self.closing = False
+        self.db: Database = db
+        self.keys: QueueKeys = keys
+        self.delay: float = delay
+        self.closing: bool = False
         self._ttl = ttl
         self._lease: Lease | None = None
         self._granting = asyncio.Lock()

@@ -30,7 +30,7 @@ class LineFollower:
     """The places of a name that stand, and the claimants of one database who are told of them."""
 
     def __init__(self, db: Database, name: str, timeout: Timeout) -> None:
-        self.loop = asyncio.get_running_loop()
+        self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
         self.name = name
         self._db = db
         self._timeout: Timeout = timeout

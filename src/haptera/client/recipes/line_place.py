@@ -28,7 +28,7 @@ class LinePlace:
     def __init__(self, lines: LineFollowers, line: LineFollower, lease: Lease, token: int, limit: int) -> None:
         loop = asyncio.get_running_loop()
         self.token = token
-        self.key = key_of(line.name, lease)
+        self.key: str = key_of(line.name, lease)
         #: How it ended: with why it was lost, or with None where it was left.
         self.lost: Once[LockLost | None] = Once(loop)
         #: Called when it is lost.

@@ -21,11 +21,11 @@ class QueueKeys:
     __slots__ = ("attempts", "claims", "items", "last", "ready")
 
     def __init__(self, name: str) -> None:
-        self.last = f"{name}/.last"
-        self.items = f"{name}/.items/"
-        self.claims = f"{name}/.claims/"
-        self.attempts = f"{name}/.attempts/"
-        self.ready = self.claims + READY
+        self.last: str = f"{name}/.last"
+        self.items: str = f"{name}/.items/"
+        self.claims: str = f"{name}/.claims/"
+        self.attempts: str = f"{name}/.attempts/"
+        self.ready: str = self.claims + READY
         for key in (name, self.attempts + "0" * DIGITS):
             refused = key_refusal(key)
             if refused is not None:

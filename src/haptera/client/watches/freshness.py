@@ -38,7 +38,7 @@ class Freshness:
     __slots__ = ("_answers", "_asked", "_revision", "_server_id", "fresh_ns")
 
     def __init__(self) -> None:
-        self.fresh_ns = NEVER_NS
+        self.fresh_ns: int = NEVER_NS
         self._server_id: bytes | None = None  # of the store that the copy follows, and its revision there
         self._revision = 0
         self._asked: bytes | None = None  # the server that has given the answers

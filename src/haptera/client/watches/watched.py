@@ -63,10 +63,10 @@ class WatchPosition:
         self._part = 0  # the revision of which a part was given, and how many of its events
         self._part_count = 0
         self._skip = 0  # events of that revision that come once more, on a further connection
-        self.begun = False  # whether anything was given
+        self.begun: bool = False  # whether anything was given
         self.seen: int | None = None
         self.server_id: bytes | None = None
-        self.synced = not self._initial
+        self.synced: bool = not self._initial
 
     @property
     def resumable(self) -> bool:

@@ -66,11 +66,11 @@ class Conversation:
         self, key: ConnectionKey, *, require_bind: bool, entropy: Callable[[int], bytes], codec: Codec
     ) -> None:
         """``entropy(n)`` gives n random bytes."""
-        self.ended = False
+        self.ended: bool = False
         #: Whether a message has proved that the other side has the key.
-        self.proved = False
+        self.proved: bool = False
         #: Whole messages that have come.
-        self.received = 0
+        self.received: int = 0
         self.refusals: list[bytes] = []
         #: Why this side has ended it; None where it has not.
         self.fault: Failure | None = None

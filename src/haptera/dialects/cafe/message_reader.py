@@ -42,11 +42,11 @@ class MessageReader:
     def __init__(self, key: ConnectionKey) -> None:
         self.key = key
         self.error: RemoteProtocolError | None = None
-        self.refused_id = NO_REQUEST
+        self.refused_id: int = NO_REQUEST
         #: Whether more messages may be whole already.
-        self.more = False
+        self.more: bool = False
         #: Size of the unfinished message, as far as it is known: its header's until that has arrived.
-        self.wanted = HEADER_SIZE
+        self.wanted: int = HEADER_SIZE
         # Either a message that has begun is kept, or bytes that have not been looked at, or less than a header.
         self._begun = bytearray()
         self._rest = b""

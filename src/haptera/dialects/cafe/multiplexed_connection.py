@@ -68,7 +68,7 @@ class MultiplexedConnection(asyncio.Protocol):
         #: Why the connection has ended; None while it is open.
         self.lost: ConnectionLost | None = None
         self.closed: asyncio.Future[None] = loop.create_future()
-        self.home = Home(loop)
+        self.home: Home = Home(loop)
         self.home.name = "the client of CAFE"
         self._loop = loop
         self._key = key

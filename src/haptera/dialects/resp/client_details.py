@@ -22,11 +22,11 @@ class ClientDetails:
     __slots__ = ("began_ms", "library", "library_version", "name", "version")
 
     def __init__(self, began_ms: int) -> None:
-        self.began_ms = began_ms
-        self.name = b""
-        self.library = b""
-        self.library_version = b""
-        self.version = 2
+        self.began_ms: int = began_ms
+        self.name: bytes = b""
+        self.library: bytes = b""
+        self.library_version: bytes = b""
+        self.version: int = 2
 
 
 def details_of(caller: DialectCaller) -> ClientDetails:

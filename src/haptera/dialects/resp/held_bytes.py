@@ -29,7 +29,7 @@ class HeldBytes:
         self._expecting = False
         self._charged = 0
         self._reply = 0
-        self.kept = 0
+        self.kept: int = 0
 
     @property
     def is_told(self) -> bool:

@@ -43,9 +43,9 @@ class RedisGlob:
         self._last_width = len(runs[-1]) if len(runs) > 1 else 0
         self._middle: list[re.Pattern[bytes]] = []
         self._width = sum(len(run) for run in runs)
-        self.prefix = None if self._width > KEY_SIZE_MAX else _text(literal)
+        self.prefix: str | None = None if self._width > KEY_SIZE_MAX else _text(literal)
         prefix_alone = len(runs) == 2 and not runs[1] and len(runs[0]) == len(literal)
-        self.all = prefix_alone and self.prefix is not None and len(self.prefix.encode()) == len(literal)
+        self.all: bool = prefix_alone and self.prefix is not None and len(self.prefix.encode()) == len(literal)
 
     def matches(self, key: bytes) -> bool:
         """Whether the whole key matches. The first call compiles the pattern, because many are made and never asked."""

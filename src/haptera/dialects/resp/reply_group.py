@@ -24,7 +24,7 @@ class ReplyGroup:
         self._session = session
         self.parts: list[Any] = []
         self.envelopes: list[Envelope] = []
-        self.writes = False
+        self.writes: bool = False
         self.results: list[Any] | None = None
         self.submission: Submission | None = None
         self._next_part = 0

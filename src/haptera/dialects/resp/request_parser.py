@@ -47,7 +47,7 @@ class RequestParser:
     __slots__ = ("_arguments", "_at", "_buffer", "_left", "_request_size", "_searched", "_size", "_split", "limited")
 
     def __init__(self) -> None:
-        self.limited = False
+        self.limited: bool = False
         #: The pieces that a read was split into, and the place of the next command there.
         self._split: list[bytes] | None = None
         #: The bytes of all else, and the place of the first that is not parsed.

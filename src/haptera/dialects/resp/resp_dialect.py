@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from haptera.dialects.resp.client_details import details_of
 from haptera.dialects.resp.resp_session import RespSession
@@ -18,7 +18,7 @@ class RespDialect:
     """The protocol of Redis, at the port of Redis."""
 
     protocol = "resp"
-    options = frozenset({"debug"})
+    options: ClassVar[frozenset[str]] = frozenset({"debug"})
 
     def settings(self, address: Address) -> RespListener:
         """Return the options of a listener. ``debug=yes`` has it take DEBUG SLEEP, for tests."""

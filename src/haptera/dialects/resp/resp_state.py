@@ -31,9 +31,9 @@ class RespState:
 
     def __init__(self) -> None:
         self.sessions: dict[int, RespSession] = {}
-        self.positions = ScanPositions()
+        self.positions: ScanPositions = ScanPositions()
         #: Changes that are judged by what they read, in line.
-        self.lines = KeyLines()
+        self.lines: KeyLines = KeyLines()
         #: The changes that were told last, and the channels that are subscribed to.
-        self.items = DecodedItems()
-        self.subscribers = SubscriberCounts()
+        self.items: DecodedItems = DecodedItems()
+        self.subscribers: SubscriberCounts = SubscriberCounts()

@@ -62,8 +62,8 @@ class SessionHooks:
     def set_protocol(self, version: Version) -> None:
         """Have replies in a version of the protocol, from the next on."""
         self.protocol: Version = version
-        self.null = NULL[version]
-        self.null_array = NULL_ARRAY[version]
+        self.null: bytes = NULL[version]
+        self.null_array: bytes = NULL_ARRAY[version]
 
     @property
     def caller(self) -> Any:

@@ -30,8 +30,8 @@ class LeftOutReplies:
     __slots__ = ("_this", "all", "next")
 
     def __init__(self) -> None:
-        self.all = False
-        self.next = False
+        self.all: bool = False
+        self.next: bool = False
         self._this = False
 
     def taken(self, session: RespSession, step: Step, *, is_message: bool) -> Step:

@@ -58,7 +58,7 @@ class StoreView:
         self.made: list[operations.OfOneKey] = []
         self.net: dict[str, NetChange] = {}
         #: Whether a key was renamed, whose time to live no other key can be given exactly.
-        self.renamed = False
+        self.renamed: bool = False
         self._look = look
         self._now_ms = now_ms
         self._found: dict[str, Entry | Failure | None] = {}

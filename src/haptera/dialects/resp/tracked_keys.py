@@ -30,7 +30,7 @@ class TrackedKeys:
         self._under_way: Counter[str] = Counter()
         self._changed: set[str] = set()
         #: Bytes of memory that they take.
-        self.size = 0
+        self.size: int = 0
 
     def __len__(self) -> int:
         return len(self._keys)

@@ -39,11 +39,11 @@ class Tracking:
     """The tracking of one connection, which is on."""
 
     def __init__(self, session: RespSession, options: TrackingOptions) -> None:
-        self.options = options
+        self.options: TrackingOptions = options
         #: Whether the next command is an exception, by CLIENT CACHING.
-        self.is_exception = False
+        self.is_exception: bool = False
         #: Whether the connection that is to be told is gone.
-        self.is_broken = False
+        self.is_broken: bool = False
         self._session = session
         self._keys = TrackedKeys()
         self._kept = 0

@@ -80,8 +80,8 @@ class Audit:
         self.monotonic_ns = monotonic_ns
         self.note_head: Callable[[int, bytes], None] | None = None
         #: Why the last attempt to write failed, or "", and the time of the loop at which that began.
-        self.trouble = ""
-        self.trouble_since = 0.0
+        self.trouble: str = ""
+        self.trouble_since: float = 0.0
         self._files = files
         self._on_writer = on_writer
         self._loop = loop

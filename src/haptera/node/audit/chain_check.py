@@ -43,16 +43,16 @@ class ChainCheck:
     """
 
     def __init__(self, heads: Iterable[Head] = ()) -> None:
-        self.head = BEGINNING
+        self.head: Head = BEGINNING
         self.first: int | None = None
-        self.lines = 0
+        self.lines: int = 0
         self.faults: list[Fault] = []
-        self.omitted = 0
+        self.omitted: int = 0
         self.torn: Fault | None = None
         #: Heads that cannot be compared, because the lines are not there any more.
         self.unknown: list[Head] = []
         #: The last line that retention says it has removed.
-        self.removed_through = 0
+        self.removed_through: int = 0
         self._continued_behind = 0  # the line before the first one, where that says that it has none
         self._heads = list(heads)
         self._seen: dict[int, list[bytes]] = {head.sequence: [] for head in self._heads}

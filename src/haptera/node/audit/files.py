@@ -70,11 +70,11 @@ class AuditFiles:
         self, fs: FileSystem, path: str, sizes: Sizes, *, clock_ms: Callable[[], int], key_form: KeyForm = plain_key
     ) -> None:
         self.path = path
-        self.head = BEGINNING
-        self.size = 0
+        self.head: Head = BEGINNING
+        self.size: int = 0
         self.failed: StorageError | None = None
         #: The fault that was found in the log when it was opened, in a clause, or "".
-        self.damage = ""
+        self.damage: str = ""
         self._fs = fs
         self._sizes = sizes
         self._clock_ms = clock_ms

@@ -89,7 +89,7 @@ class Commands:
         self._forgotten: dict[str, list[bytes]] = {}  # by user; bounded by FORGOTTEN_MAX
         self._forgotten_count = 0
         #: Lets remembered answers age while no client writes.
-        self.aging = Aging(lambda: machine.requests.most, lambda: self._log_forget(ANONYMOUS.user, []))
+        self.aging: Aging = Aging(lambda: machine.requests.most, lambda: self._log_forget(ANONYMOUS.user, []))
 
     @property
     def revision(self) -> int:

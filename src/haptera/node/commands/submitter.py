@@ -20,7 +20,7 @@ class Submitter:
     __slots__ = ("user",)
 
     def __init__(self, user: str = "") -> None:
-        self.user = user
+        self.user: str = user
 
     @property
     def expires_at_ms(self) -> int | None:

@@ -53,10 +53,10 @@ class DialectCaller:
         self.number = number
         self.tls = False
         self.certificate_names: tuple[str, ...] = ()
-        self.session = os.urandom(_SESSION_SIZE)
+        self.session: bytes = os.urandom(_SESSION_SIZE)
         self.attributes: dict[str, Any] = {}
         #: Commands that it has sent.
-        self.requests_received = 0
+        self.requests_received: int = 0
         self._gateway = gateway
         self._connection = connection
         self._loop = loop = connection.loop

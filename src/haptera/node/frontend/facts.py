@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import count
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from haptera.node.process_facts import ProcessFacts, process_facts
 
@@ -28,7 +28,7 @@ class Facts:
     def __init__(self, node: Node, connections: Callable[[], Collection[FrontendConnection]]) -> None:
         self._node = node
         self._numbers = count(1)
-        self.connections = connections
+        self.connections: Final = connections
         self._kept: dict[type, Any] = {}
 
     def kept(self, kind: type[Kept]) -> Kept:

@@ -74,10 +74,10 @@ class FrontendConnection(asyncio.Protocol):
     caller: DialectCaller
 
     def __init__(self, server: FrontendServer) -> None:
-        self.loop = server.loop
-        self.bytes_received = 0
-        self.bytes_sent = 0
-        self.full = False
+        self.loop: asyncio.AbstractEventLoop = server.loop
+        self.bytes_received: int = 0
+        self.bytes_sent: int = 0
+        self.full: bool = False
         self._server = server
         self._session: DialectSession | None = None
         self._transport: asyncio.Transport | None = None

@@ -77,24 +77,24 @@ class FrontendServer:
         self._on_gone: dict[FrontendConnection, Callable[[], None]] = {}
         self._listener: Listener | None = None
         self._look: asyncio.TimerHandle | None = None
-        self.loop = asyncio.get_running_loop()
+        self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
         self.gateway = gateway
         self.budget = budget
         #: Whether a key proves each message.
-        self.signed = dialect.is_signed(self._settings)
-        self.tls = None if files is None else TlsKeeper(files)
-        self.tls_failures = 0
-        self.handshake_timeout_s = config.handshake_timeout
+        self.signed: bool = dialect.is_signed(self._settings)
+        self.tls: TlsKeeper | None = None if files is None else TlsKeeper(files)
+        self.tls_failures: int = 0
+        self.handshake_timeout_s: float = config.handshake_timeout
         self.authentication_timeout_s = AUTHENTICATION_TIMEOUT_S
-        self.message_timeout_s = config.message_timeout
-        self.write_timeout_s = config.write_timeout
+        self.message_timeout_s: float = config.message_timeout
+        self.write_timeout_s: float = config.write_timeout
         self._pool: Pool[FrontendConnection] = Pool(
             self._refuse,
             max_connections=max_connections,
             max_half_open=config.max_half_open,
             has_spoken=lambda connection: connection.has_spoken,
         )
-        self.log = EventLog(str(address))
+        self.log: EventLog = EventLog(str(address))
 
     async def start(self, *, mode: int, group: str | None) -> None:
         """Listen. Raises ConfigurationError."""

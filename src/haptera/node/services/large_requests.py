@@ -77,7 +77,7 @@ class LargeRequests:
     def __init__(self, work: Callable[[Request], Coroutine[None, None, None]]) -> None:
         self._requests: deque[Request] = deque()
         self._work = work
-        self.running = False
+        self.running: bool = False
 
     @classmethod
     def of(cls, peer: Peer, work: Callable[[Request], Coroutine[None, None, None]]) -> LargeRequests:

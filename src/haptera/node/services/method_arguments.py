@@ -74,7 +74,7 @@ class Argument(Generic[AskedT]):
 
     def __init__(self, asked: type[AskedT], groups: Container[str] = KV_GROUPS) -> None:
         listed = list_field(asked)
-        self.list_field = None if listed is None else listed[0]
+        self.list_field: str | None = None if listed is None else listed[0]
         self.bytes_per_unit = 0 if listed is None else _LIST_BYTES_PER_UNIT
         self.version_at: int | None = getattr(asked, "version_at", None)
         self.group: str | None = getattr(asked, "group", None)

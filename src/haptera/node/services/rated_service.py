@@ -28,7 +28,7 @@ class RatedService(Service):
     """
 
     def __init__(self, service: Service, rates: RequestRates, metrics: Metrics, clock: Callable[[], float]) -> None:
-        self.name = service.name  # type: ignore[misc]  # that of the service it stands before
+        self.name: str = service.name  # type: ignore[misc]  # that of the service it stands before
         self._service = service
         self._rates = rates
         self._metrics = metrics

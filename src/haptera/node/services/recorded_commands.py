@@ -35,11 +35,11 @@ class RecordedCommands:
         slow_s: float,
         followed: dict[Request, Failure | None],
     ) -> None:
-        self.writes = data != "off"
-        self.reads = data == "all"
-        self.slow_s = slow_s or float("inf")
+        self.writes: bool = data != "off"
+        self.reads: bool = data == "all"
+        self.slow_s: float = slow_s or float("inf")
         #: The time from which a read is recorded.
-        self.reads_from_s = 0.0 if self.reads else self.slow_s
+        self.reads_from_s: float = 0.0 if self.reads else self.slow_s
         self._audit = audit
         self._followed = followed
 

@@ -21,7 +21,7 @@ class AuditRecording:
 
     def __init__(self, audit: Audit, config: NodeConfig) -> None:
         #: Records denials, administration and attempts to authenticate.
-        self.requests = RecordedRequests(audit)
+        self.requests: RecordedRequests = RecordedRequests(audit)
         self._audit = audit
         self._config = config
 

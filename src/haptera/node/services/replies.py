@@ -71,7 +71,7 @@ class Replies:
         #: Batches whose next answer is large, and the place of that. The requests of connections bound them.
         self._large: deque[tuple[list[Request], list[Result], int, bytes]] = deque()
         #: Encodes a result, or the rows of a page.
-        self.encode = msgspec.msgpack.Encoder().encode
+        self.encode: Final = msgspec.msgpack.Encoder().encode
 
     def fail(self, request: Request, reason: Failure, entries: bytes = b"") -> None:
         """Answer with a failure."""

@@ -68,11 +68,11 @@ class Share:
     __slots__ = ("ids", "resent", "streams", "submitter", "under_way")
 
     def __init__(self, submitter: Submitter) -> None:
-        self.submitter = submitter
+        self.submitter: Submitter = submitter
         self.streams: deque[int] = deque()
         self.ids: deque[bytes] = deque()
         self.resent: deque[bytes] = deque()
-        self.under_way = 0
+        self.under_way: int = 0
 
     def __len__(self) -> int:
         """The ids that are kept."""

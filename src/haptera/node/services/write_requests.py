@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from haptera.key_rules import VALUE_SIZE_MAX, size_refusal
 from haptera.node.commands import Envelope
@@ -49,7 +49,7 @@ class Writes:
     ) -> None:
         self.commands = commands
         self.recorded = recorded
-        self.fail = replies.fail
+        self.fail: Final = replies.fail
         self._metrics = metrics
         self._replies = replies
         self._answers = answers

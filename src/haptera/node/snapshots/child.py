@@ -63,7 +63,7 @@ class SnapshotProcess:
         silence_s: float = SILENCE_MAX_S,
     ) -> None:
         #: The text that the process wrote to standard error.
-        self.said = ""
+        self.said: str = ""
         self._path = os.path.abspath(path)
         self._command = command
         self._silence_s = silence_s

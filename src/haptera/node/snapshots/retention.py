@@ -60,7 +60,7 @@ class Retention:
         held_back: Callable[[], int | None] = lambda: None,
     ) -> None:
         #: Whether a removal has failed. Nothing is removed from then on: what did go may not be gone for good.
-        self.failed = False
+        self.failed: bool = False
         self._fs = fs
         self._log = log
         self._snapshots_path = snapshots_path

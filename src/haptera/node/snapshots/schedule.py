@@ -29,8 +29,8 @@ class Schedule:
     """
 
     def __init__(self, *, snapshot_after: int, retain_bytes: int, retain_for: float, now: float) -> None:
-        self.after_bytes = min(snapshot_after, retain_bytes // WITHIN_BYTES)
-        self.interval_s = min(INTERVAL_MAX_S, retain_for / WITHIN_RETENTION)
+        self.after_bytes: int = min(snapshot_after, retain_bytes // WITHIN_BYTES)
+        self.interval_s: float = min(INTERVAL_MAX_S, retain_for / WITHIN_RETENTION)
         self._last = now
         self._failures = 0
         self._not_before = now

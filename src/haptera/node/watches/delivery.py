@@ -60,11 +60,11 @@ class Delivery:
         end: Callable[[Follower, Failure], None],
         judge: Callable[[], Steps[None]],
     ) -> None:
-        self.revision = 0
-        self.until = events.end
-        self.groups = Groups()
+        self.revision: int = 0
+        self.until: int = events.end
+        self.groups: Groups = Groups()
         #: The progress marks that are due.
-        self.progress = ProgressMarks(loop, self._start)
+        self.progress: ProgressMarks = ProgressMarks(loop, self._start)
         self._events = events
         self._turns = turns
         self._shared = shared

@@ -72,11 +72,11 @@ class Follower:
         #: The user for whose quota it counts.
         self.payer: Final = payer
         self.group: Final = group
-        self.after = after
-        self.in_step = False
+        self.after: int = after
+        self.in_step: bool = False
         self.cursor: EventCursor | None = None
-        self.skip = 0
-        self.open = 0
+        self.skip: int = 0
+        self.open: int = 0
         self.ended: Failure | None = None
         #: The permits by which it was last judged.
         self.permits: Permits | None = None
@@ -85,9 +85,9 @@ class Follower:
         #: The task that reads on, while it is behind.
         self.task: asyncio.Task[None] | None = None
         #: When it was last sent something, in seconds, while it is behind.
-        self.moved_at = 0.0
+        self.moved_at: float = 0.0
         #: Whether it was sent an event since the last progress mark.
-        self.spoken = False
+        self.spoken: bool = False
 
     def refusal(self) -> Failure | None:
         """Why its submitter may not see these changes any more, or None."""

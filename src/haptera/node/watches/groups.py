@@ -29,9 +29,9 @@ class Group:
         self.with_previous: Final = with_previous
         self.members: dict[object, dict[Follower, None]] = {}  # in the order in which they came
         self.matched: list[Event] = []
-        self.open = 0
+        self.open: int = 0
         #: The watches that belong to it, in step or not.
-        self.size = 0
+        self.size: int = 0
 
     def admit(self, watch: Follower) -> None:
         """A watch has come into step."""
@@ -65,7 +65,7 @@ class Groups:
         self._lengths: list[int] = []  # of the prefixes, in order
         self._counts: Counter[int] = Counter()
         #: The watches of all groups.
-        self.watches = 0
+        self.watches: int = 0
         #: The groups whose members were told that a revision goes on.
         self.open: dict[Group, None] = {}
 

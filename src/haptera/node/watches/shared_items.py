@@ -41,7 +41,7 @@ class SharedItems:
     def __init__(self) -> None:
         self._items: dict[tuple[Group, int, str, int], SharedItem] = {}
         #: Bytes that they take.
-        self.size = 0
+        self.size: int = 0
 
     def find(self, group: Group, cursor: EventCursor, skip: int, after: int, until: int) -> SharedItem | None:
         """The ITEM for a watch of the group that has everything up to the revision ``after``, and goes on at the cursor

@@ -35,7 +35,8 @@ class BackupImage(ReadOnlyFileSystem):
     """
 
     def __init__(self, path: str, reader: BackupReader, file: File) -> None:
-        path = self.path = os.path.normpath(path)
+        path = os.path.normpath(path)
+        self.path: str = path
         manifest = reader.manifest
         has_segments = manifest.next_segment > manifest.first_segment
         self._stored: dict[str, File] = {

@@ -73,7 +73,7 @@ class BackupReader:
 
     def __init__(self, name: str, read: Callable[[int], bytes], unlock: Callable[[str, bytes], Keyring]) -> None:
         self.name = name
-        self.offset = 0
+        self.offset: int = 0
         self._read = read
         head = self._begin()
         header = BackupHeader.decode(head)
@@ -84,10 +84,10 @@ class BackupReader:
         if format_of(head) < BACKUP_FORMAT:
             raise DamagedBackup(name, 8, f"format {BACKUP_FORMAT}", f"format {format_of(head)}")
         self.header = header
-        self.keyring_data = self._take(header.keyring_size, "the keyring")
+        self.keyring_data: bytes = self._take(header.keyring_size, "the keyring")
         if not keyring_fits(header, self.keyring_data):
             raise DamagedBackup(name, HEADER_SIZE, "the keyring and its CRC-32C", "other bytes")
-        self.keyring = unlock(name, self.keyring_data)
+        self.keyring: Keyring = unlock(name, self.keyring_data)
         key = self.keyring.find(header.key_id)
         if key is None:
             raise DamagedBackup(name, HEADER_SIZE, f"a keyring with the key {header.key_id.hex()}", "one without it")
@@ -96,7 +96,7 @@ class BackupReader:
         if manifest is None:
             raise DamagedBackup(name, header.manifest_offset, "the manifest", "bytes that do not decrypt to one")
         self.manifest: Manifest = manifest
-        self.size = backup_size(header, manifest)
+        self.size: int = backup_size(header, manifest)
         self._digest = self._begun_digest(key, head, sealed)
 
     def chunks(self) -> Iterator[tuple[BackupFile, bytes]]:

@@ -46,7 +46,7 @@ class BackupWriter:
         self._digest = Digest(self._id, key)
         header = BackupHeader.decode(self._head[:HEADER_SIZE])
         assert header is not None
-        self.size = backup_size(header, manifest)
+        self.size: int = backup_size(header, manifest)
 
     def pieces(self) -> Generator[bytes, None, None]:
         """The backup, once, in pieces of at most 256 KiB. Memory holds one of them. Blocks.
