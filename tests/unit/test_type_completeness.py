@@ -31,10 +31,7 @@ def incomplete(symbols: list[dict[str, Any]]) -> list[str]:
 
 def test_a_type_that_is_not_written_down_is_seen() -> None:
     symbols = [
-        {
-            "name": "haptera.line.Line.size",
-            "diagnostics": [{"severity": "error", "message": "missing type annotation"}],
-        },
+        {"name": "haptera.line.Line.size", "diagnostics": [{"severity": "error", "message": "is unknown"}]},
         {"name": "haptera.line.Line.end", "diagnostics": [{"severity": "warning", "message": "no docstring"}]},
     ]
     assert incomplete(symbols) == ["haptera.line.Line.size: is unknown"]
