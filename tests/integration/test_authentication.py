@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     from haptera.testing import NodeUrl
 
+pytestmark = pytest.mark.usefixtures("quick_passwords")
+
 ANY_PORT = "haptera://127.0.0.1:0"
 ADMIN = ("admin", "SCRAM-SHA-256")
 encode, decode = msgspec.msgpack.encode, msgspec.msgpack.decode

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+pytestmark = pytest.mark.usefixtures("quick_passwords")
+
 #: Seconds that a process of a test may take, on a machine that has other work.
 PATIENCE_S = 30.0
 

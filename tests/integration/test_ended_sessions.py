@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import haptera
-from haptera.access_rules import ITERATIONS
+from haptera.access_rules import ITERATIONS_MIN
 from haptera.errors import AuthenticationFailed
 from haptera.peer import dial
 from haptera.security import verifier_of
@@ -37,9 +37,11 @@ if TYPE_CHECKING:
 
     from haptera.peer import Peer
 
+pytestmark = pytest.mark.usefixtures("quick_passwords")
+
 
 def stored(password: str, salt: bytes = b"s" * 16) -> StoredVerifier:
-    made = verifier_of(password, salt, ITERATIONS)
+    made = verifier_of(password, salt, ITERATIONS_MIN)
     return StoredVerifier(made.salt, made.iterations, made.stored_key, made.server_key)
 
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from haptera.testing import NodeUrl
 
+pytestmark = pytest.mark.usefixtures("quick_passwords")
+
 ANY_PORT = "haptera://127.0.0.1:0"
 encode, decode = msgspec.msgpack.encode, msgspec.msgpack.decode
 

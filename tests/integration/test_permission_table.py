@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from haptera.client import Database
 
+pytestmark = pytest.mark.usefixtures("quick_passwords")
+
 PAGE = (Path(__file__).parents[2] / "docs" / "security.md").read_text(encoding="utf-8")
 
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from haptera.client import Database, UserQuota
     from haptera.testing import NodeUrl
 
+pytestmark = pytest.mark.usefixtures("quick_passwords")
+
 PASSWORD = "correct horse battery"
 ANN: dict[str, Any] = {"user": "ann", "password": "another horse with a battery"}
 ANY_PORT = "haptera://127.0.0.1:0"

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from haptera.testing import NodeUrl
 
+pytestmark = pytest.mark.usefixtures("quick_passwords")
+
 
 @asynccontextmanager
 async def served(path: Path, **options: Any) -> AsyncIterator[NodeUrl]:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     from haptera.testing import NodeUrl
 
+pytestmark = pytest.mark.usefixtures("quick_passwords")
+
 PASSWORD = "correct horse battery staple"
 
 DIALECTS: dict[str, Any] = {"resp": Lines()}

@@ -7,6 +7,8 @@ import pytest
 from haptera.dialects.resp.client_details import NAME_SIZE_MAX, is_client_name
 from tests.unit.dialects.resp.served import PASSWORD, Wire, served, with_users
 
+pytestmark = pytest.mark.usefixtures("quick_passwords")
+
 OK = b"+OK\r\n"
 SYNTAX = b"-ERR syntax error\r\n"
 

@@ -6,6 +6,8 @@ import pytest
 
 from tests.unit.dialects.resp.served import PASSWORD, served, with_users
 
+pytestmark = pytest.mark.usefixtures("quick_passwords")
+
 OK = b"+OK\r\n"
 NO_LOGIN = b"-NOAUTH Authentication required.\r\n"
 WRONG = b"-WRONGPASS invalid username-password pair or user is disabled.\r\n"

@@ -6,6 +6,8 @@ import pytest
 
 from tests.unit.dialects.resp.served import PASSWORD, Wire, served, with_users
 
+pytestmark = pytest.mark.usefixtures("quick_passwords")
+
 OK = b"+OK\r\n"
 
 
