@@ -32,7 +32,7 @@ def test_the_comparison_measures_each_library_and_what_it_found_can_be_shown_and
 ) -> None:
     from bench.messaging.plot import draw  # it imports a large library, which no other test needs
 
-    result = measured(tmp_path, "ZeroMQ", "gRPC")
+    result = measured(tmp_path, "ZeroMQ")
     assert result["ping"]["pings"] > 0
     show(result)
     assert "haptera is × as fast" in capsys.readouterr().out
@@ -40,6 +40,11 @@ def test_the_comparison_measures_each_library_and_what_it_found_can_be_shown_and
     drawn = (tmp_path / "plot.svg").read_text()
     for shown in ("calls per second", "MB/s", "million frames per second", "bytes", "KiB each"):
         assert shown in drawn
+
+
+@pytest.mark.long
+def test_a_library_that_takes_seconds_to_start_is_measured_too(tmp_path: Path) -> None:
+    measured(tmp_path, "gRPC")
 
 
 @pytest.mark.skipif(shutil.which("nats-server") is None, reason="nats-server is not on PATH (Debian: nats-server)")

@@ -182,7 +182,7 @@ async def test_watches_over_connections_that_are_cut_miss_and_repeat_nothing() -
                 for db, pause in ((one, 0.0), (other, 0.02))
                 for options in filters[:2]
             ]
-            writing = asyncio.ensure_future(write_for_a_while(writer, chance, 3.0))
+            writing = asyncio.ensure_future(write_for_a_while(writer, chance, 2.0))
             cuts = 0
             while not writing.done():
                 await asyncio.sleep(chance.uniform(0.0, 0.3))
