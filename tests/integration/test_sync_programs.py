@@ -221,6 +221,38 @@ db.aclose()
     assert [line for line in errors.splitlines() if "DeprecationWarning" not in line and "fork()" not in line] == []
 
 
+@pytest.mark.parametrize("closing_hook", ["import atexit; atexit.register(db.close)", "pass"])
+def test_a_worker_that_uses_the_database_of_its_parent_ends_without_a_word(closing_hook: str, url: str) -> None:
+    """As those of a server that loads the program first and forks then; with and without a hook that closes it."""
+    code = f"""
+import os
+{closing_hook}
+child = os.fork()
+if child == 0:
+    print(db.increment("n"), flush=True)
+    sys.exit()
+os.waitpid(child, 0)
+print("parent")
+"""
+    assert ended(program(code, url)) == (0, "1\nparent\n", "")
+    with haptera.sync.connect(url) as db:
+        assert db.status()["connections"] == 1
+
+
+def test_a_worker_that_drops_the_database_of_its_parent_closes_it_without_a_word(url: str) -> None:
+    code = """
+import os
+child = os.fork()
+if child == 0:
+    print(db.increment("n"), flush=True)
+    del db
+    print("dropped", flush=True)
+    sys.exit()
+os.waitpid(child, 0)
+"""
+    assert ended(program(code, url)) == (0, "1\ndropped\n", "")
+
+
 def test_a_call_from_the_thread_of_the_loop_is_an_error_and_no_deadlock(tmp_path: Path) -> None:
     raised: list[BaseException] = []
     with opened_in_thread("embedded", tmp_path) as db, db.cached(prefix="") as cache:

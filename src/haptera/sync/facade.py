@@ -92,7 +92,10 @@ class Store(Facade["Database"]):
         self._revisions = Revisions(inner)
         self._open = thread.open.add(
             OpenObject(
-                lambda: _shown(inner).strip("<>"), lambda: inner.connected_once and not inner.closed, inner.aclose
+                lambda: _shown(inner).strip("<>"),
+                lambda: inner.connected_once and not inner.closed,
+                inner.aclose,
+                forkable=True,
             )
         )
 

@@ -206,6 +206,9 @@ class LoopThread:
         #: The objects that a program has to close.
         self.open: OpenObjects = OpenObjects()
         forks.watch(self)
+        # Hooks of the program come behind this one, and so run before it: they may make calls and close what is open.
+        # A forked child inherits all of them in this order, whenever its own thread begins.
+        atexit.register(self.end)
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
@@ -371,12 +374,7 @@ class LoopThread:
             running.wait()
             self._thread = thread
             self._loop = loop  # last: a thread that sees it goes on without the lock
-            atexit.register(self._end_of, os.getpid())
             return loop
-
-    def _end_of(self, process: int) -> None:
-        if os.getpid() == process:
-            self.end()
 
     def _drive(self, loop: _Loop, running: threading.Event) -> None:
         self._ident = threading.get_ident()

@@ -22,26 +22,35 @@ class OpenObject:
         name: Says its name in a warning.
         is_open: Whether something is open that stays open until it is closed.
         close: Closes it, on the loop.
+        forkable: Whether a forked child goes on with it, by connections of its own.
     """
 
-    __slots__ = ("__weakref__", "_is_open", "_name", "_pid", "close", "closed")
+    __slots__ = ("__weakref__", "_forkable", "_is_open", "_name", "_pid", "close", "closed")
 
-    def __init__(self, name: Callable[[], str], is_open: Callable[[], bool], close: Close) -> None:
+    def __init__(
+        self, name: Callable[[], str], is_open: Callable[[], bool], close: Close, *, forkable: bool = False
+    ) -> None:
         self._name = name
         self._is_open = is_open
         self._pid = os.getpid()
+        self._forkable = forkable
         self.close: Final = close
         #: Whether the program has closed it.
         self.closed: bool = False
 
     @property
     def unclosed(self) -> bool:
-        """Whether the program has forgotten it, if it ends now. A forked child need not close its parent's."""
-        return not self.closed and self._pid == os.getpid() and self._is_open()
+        """Whether it has to be closed, if this process ends now."""
+        return not self.closed and (self._forkable or not self._inherited) and self._is_open()
+
+    @property
+    def _inherited(self) -> bool:
+        return self._pid != os.getpid()
 
     def warn(self) -> None:
-        """Warn that nothing has closed it."""
-        warn_unclosed(self, self._name(), remedy=REMEDY)
+        """Warn that nothing has closed it. Code of a forked child need not close the objects of its parent."""
+        if not self._inherited:
+            warn_unclosed(self, self._name(), remedy=REMEDY)
 
 
 class OpenObjects:
