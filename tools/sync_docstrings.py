@@ -100,7 +100,8 @@ db.watch(...) as events``, before the block. It goes on over lost connections fr
 until it is closed: a loop that is left early ends it as soon as the object is dropped, `aclose` at
 a known place. A wait that is interrupted, or whose time is over, ends the stream at the server, and
 the next wait goes on from there. An error that ends it is raised by each later wait too: it never
-looks as if there were no more changes. One thread reads it at a time.""",
+looks as if there were no more changes. One thread reads it at a time, and another may close it.""",
+    "Watch.aclose": """End the watch, at the server too. A loop over it in another thread ends without an error.""",
     "Cache.on_change": """Have ``callback`` called with each change, after the copy has it.
 
 Args:

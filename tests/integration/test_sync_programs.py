@@ -294,6 +294,25 @@ def test_a_lock_that_is_lost_shows_and_the_block_raises_at_its_end(url: str) -> 
             assert again.token > lock.token
 
 
+def test_a_watch_that_another_thread_closes_ends_its_loop(url: str) -> None:
+    with haptera.sync.connect(url) as db, ThreadPoolExecutor(1) as threads:
+        with db.watch(prefix="a/") as events:
+            db.set("a/1", "x")
+            keys: list[str] = []
+            first = threading.Event()
+
+            def read() -> None:
+                for event in events:
+                    keys.append(event.key)
+                    first.set()
+
+            reading = threads.submit(read)
+            assert first.wait(WAIT_S)
+            events.close()
+            reading.result(WAIT_S)
+        assert keys == ["a/1"]
+
+
 def test_a_wait_for_the_end_of_a_lease_has_a_time(url: str) -> None:
     with haptera.sync.connect(url) as db, db.lease(5.0) as lease:
         with pytest.raises(TimeoutError):

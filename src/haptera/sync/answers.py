@@ -149,7 +149,8 @@ class Watch(Arriving["AsyncWatch", Event]):
     events``, before the block. It goes on over lost connections from where it was, until it is closed: a loop that is
     left early ends it as soon as the object is dropped, `aclose` at a known place. A wait that is interrupted, or whose
     time is over, ends the stream at the server, and the next wait goes on from there. An error that ends it is raised
-    by each later wait too: it never looks as if there were no more changes. One thread reads it at a time.
+    by each later wait too: it never looks as if there were no more changes. One thread reads it at a time, and another
+    may close it.
     """
 
     __slots__ = ()
@@ -201,7 +202,7 @@ class Watch(Arriving["AsyncWatch", Event]):
         return bool(self._arrived) or self._inner.ready
 
     def aclose(self) -> None:
-        """End the watch, at the server too."""
+        """End the watch, at the server too. A loop over it in another thread ends without an error."""
         self._taken()
         self._run(self._inner.aclose)
 

@@ -199,6 +199,7 @@ class LoopThread:
         self._calls: deque[CallOfThread[Any]] = deque()  # bounded by the threads that wait, one call each
         self._woken = False
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._posted: set[asyncio.Task[Any]] = set()  # those of them for which no thread waits
         self._ended = False
         self._left: list[_Loop] = []  # of the processes that this one was forked from: one each
         #: The thread in which the interpreter ends, once it does.
@@ -301,6 +302,7 @@ class LoopThread:
         self._calls = deque()
         self._woken = False
         self._tasks = set()
+        self._posted = set()
 
     def end(self) -> None:
         """Close what the program has left open, with a warning, and end the thread. The interpreter calls this."""
@@ -314,8 +316,7 @@ class LoopThread:
                 each.warn()
         finally:  # a program may have made errors of warnings
             with suppress(Exception):
-                if left:
-                    self.run(lambda: _within(CLOSE_S, [each.close for each in left]))
+                self.run(lambda: _within(CLOSE_S, [each.close for each in left], self._posted))
             self._ended = True
             loop.call_soon_threadsafe(self._stop)
             thread.join(JOIN_S)
@@ -339,8 +340,9 @@ class LoopThread:
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
         assert self._loop is not None
         task = self._loop.create_task(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        for tasks in (self._tasks, self._posted):
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
 
     def _abandon(self, call: CallOfThread[Any]) -> None:
         """Cancel a call whose thread waits no more; end its result, if it has one by now."""
@@ -391,8 +393,10 @@ async def _quietly(coroutine: Coroutine[Any, Any, object]) -> None:
         await coroutine
 
 
-async def _within(seconds: float, closing: list[Close]) -> None:
-    await asyncio.wait([asyncio.ensure_future(_quietly(close())) for close in closing], timeout=seconds)
+async def _within(seconds: float, closing: list[Close], posted: set[asyncio.Task[Any]]) -> None:
+    """Close some objects, and wait for that and for what has been posted."""
+    if begun := {asyncio.ensure_future(_quietly(close())) for close in closing} | posted:
+        await asyncio.wait(begun, timeout=seconds)
 
 
 #: The loop of this process.

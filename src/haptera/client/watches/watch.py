@@ -22,12 +22,12 @@ class Watch:
 
     ``async for event in db.watch(...)``. It begins with the first event that is waited for, or, as
     ``async with db.watch(...) as events``, before the block. It goes on over lost connections from where it was, until
-    it is closed: a loop that is left early ends it as soon as the object is dropped, `aclose` at a known place. A wait
-    that is cancelled, by a timeout for instance, ends the stream at the server, and the next wait goes on from there.
+    it is closed: a loop that is left early ends it as soon as the object is dropped, `aclose` at a known place, and from
+    another task too. A wait that is cancelled, by a timeout for instance, ends the stream at the server, and the next wait goes on from there.
     An error that ends it is raised by each later wait too: it never looks as if there were no more changes.
     """
 
-    __slots__ = ("_begin", "_closed", "_error", "_events", "_items", "_position")
+    __slots__ = ("_begin", "_closed", "_error", "_events", "_items", "_left", "_position", "_waiting")
 
     def __init__(self, begin: Callable[[], AsyncGenerator[list[Happened], None]], position: WatchPosition) -> None:
         self._begin = begin
@@ -36,6 +36,8 @@ class Watch:
         self._events: deque[Event] = deque()  # of one ITEM
         self._error: HapteraError | None = None
         self._closed = False
+        self._waiting: asyncio.Task[object] | None = None
+        self._left: asyncio.Future[None] | None = None  # done when the task that waits has left, for those that close
 
     def __aiter__(self) -> Self:
         return self
@@ -93,15 +95,23 @@ class Watch:
         return bool(self._events)
 
     async def aclose(self) -> None:
-        """End the watch, at the server too."""
+        """End the watch, at the server too. A loop over it in another task ends without an error."""
         self._events.clear()
         self._closed = True
-        if self._items is not None:
+        if self._waiting is not None:
+            if self._left is None:
+                self._left = asyncio.get_running_loop().create_future()
+                self._waiting.cancel()
+            await asyncio.shield(self._left)
+        elif self._items is not None:
             await self._items.aclose()
 
     async def __aenter__(self) -> Self:
-        while not self._position.begun:
-            await self._next_item()
+        try:
+            while not self._position.begun:
+                await self._next_item()
+        except StopAsyncIteration:
+            pass  # it was closed meanwhile, and a loop over it ends at once
         return self
 
     async def __aexit__(
@@ -126,14 +136,29 @@ class Watch:
             if not self._position.resumable:
                 raise ConnectionLost("the watch was left among the present entries", outcome="not_applied")
             self._items = self._begin()
+        return await self._wait(self._items)
+
+    async def _wait(self, items: AsyncGenerator[list[Happened], None]) -> list[Happened]:
+        """Wait for the next ITEM, until another task closes the watch. That cancels this one as a timeout would."""
+        if self._waiting is not None:
+            raise RuntimeError("another task waits for the next events of this watch")
+        task = self._waiting = asyncio.current_task()
+        assert task is not None
+        before = task.cancelling()
         try:
-            return await anext(self._items)
-        except (asyncio.CancelledError, WrongLoop):
+            return await anext(items)
+        except (asyncio.CancelledError, WrongLoop) as error:
             self._items = None
+            if self._left is not None and task.uncancel() <= before and isinstance(error, asyncio.CancelledError):
+                raise StopAsyncIteration from None
             raise
         except HapteraError as error:
             self._error = error
             raise
+        finally:
+            self._waiting = None
+            if self._left is not None:
+                self._left.set_result(None)
 
 
 def _event_of(event: Happened) -> Event:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -11,6 +12,10 @@ import haptera
 from haptera.errors import ConnectionLost
 from haptera.testing import node, proxy, virtual_clock
 from tests.support.places import URL
+from tests.support.stores import Kind, opened
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @virtual_clock
@@ -39,3 +44,66 @@ async def test_a_watch_that_was_cancelled_before_its_beginning_begins_later() ->
             await writer.set("a", "")
             assert [(await anext(events)).kind for _ in range(2)] == ["present", "synced"]
             await events.aclose()
+
+
+@pytest.mark.parametrize("kind", ["served", "embedded"])
+async def test_a_watch_that_another_task_closes_ends_its_loop_without_an_error(kind: Kind, tmp_path: Path) -> None:
+    async with opened(kind, tmp_path) as db:
+        events = db.watch(prefix="a/")
+        begun = asyncio.Event()
+
+        async def read() -> list[str]:
+            async with events:
+                begun.set()
+                return [event.key async for event in events]
+
+        reading = asyncio.ensure_future(read())
+        await begun.wait()
+        await db.set("a/1", "")
+        await asyncio.sleep(0)
+        await asyncio.gather(events.aclose(), events.aclose())
+        assert await reading in ([], ["a/1"])
+        assert reading.cancelling() == 0
+        assert not events.ready
+        await events.aclose()
+
+
+@virtual_clock
+async def test_a_watch_that_is_closed_before_its_beginning_ends_its_loop_without_an_error() -> None:
+    async with haptera.connect(URL) as db:
+        events = db.watch(prefix="a/")
+
+        async def read() -> list[str]:
+            async with events:
+                return [event.key async for event in events]
+
+        reading = asyncio.ensure_future(read())
+        await asyncio.sleep(1)
+        await events.aclose()
+        assert await reading == []
+        assert events.server_id is None
+
+
+@virtual_clock
+async def test_a_task_that_is_cancelled_as_its_watch_is_closed_is_cancelled() -> None:
+    async with node(storage="memory", listen=URL), haptera.connect(URL) as db, db.watch() as events:
+        waiting = asyncio.ensure_future(anext(events))
+        await asyncio.sleep(1)
+        closing = asyncio.ensure_future(events.aclose())
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        await closing
+        with pytest.raises(StopAsyncIteration):
+            await anext(events)
+
+
+@virtual_clock
+async def test_a_second_task_that_waits_for_a_watch_is_an_error_and_leaves_the_first_one_waiting() -> None:
+    async with node(storage="memory", listen=URL), haptera.connect(URL) as db, db.watch() as events:
+        waiting = asyncio.ensure_future(anext(events))
+        await asyncio.sleep(1)
+        with pytest.raises(RuntimeError, match="another task waits for the next events of this watch"):
+            await anext(events)
+        await db.set("a", "")
+        assert (await waiting).key == "a"
