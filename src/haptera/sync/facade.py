@@ -100,7 +100,9 @@ class Store(Facade["Database"]):
         )
 
     def __del__(self) -> None:
-        _drop(self)
+        opened: OpenObject | None = getattr(self, "_open", None)  # none after an error in __init__
+        if opened is not None and not opened.over:
+            _drop(opened)
 
 
 class Ends(Protocol):
@@ -138,7 +140,9 @@ class Opened(Facade[Inner]):
             self._handlers.end()
 
     def __del__(self) -> None:
-        _drop(self)
+        opened: OpenObject | None = getattr(self, "_open", None)  # none after an error in __init__
+        if opened is not None and not opened.over:
+            _drop(opened)
 
 
 class Connected(Opened["Peer"]):
@@ -246,10 +250,9 @@ async def nothing() -> None:
     """Undo nothing: there was no result."""
 
 
-def _drop(dropped: Store | Opened[Any]) -> None:
+def _drop(opened: OpenObject) -> None:
     """Nothing refers to an object any more: warn if it is open, and close it."""
-    opened: OpenObject | None = getattr(dropped, "_open", None)  # none after an error in __init__
-    if opened is not None and opened.unclosed:
+    if opened.unclosed:
         opened.closed = True
         shared.post(opened.close())
         opened.warn()

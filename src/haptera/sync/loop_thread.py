@@ -306,10 +306,10 @@ class LoopThread:
 
     def end(self) -> None:
         """Close what the program has left open, with a warning, and end the thread. The interpreter calls this."""
-        loop, thread = self._loop, self._thread
+        loop, thread, left = self._loop, self._thread, self.open.unclosed()
+        self.open.end()
         if loop is None or thread is None or self._ended:
             return
-        left = self.open.unclosed()
         self.ending = threading.get_ident()
         try:
             for each in left:

@@ -25,7 +25,7 @@ class OpenObject:
         forkable: Whether a forked child goes on with it, by connections of its own.
     """
 
-    __slots__ = ("__weakref__", "_forkable", "_is_open", "_name", "_pid", "close", "closed")
+    __slots__ = ("__weakref__", "_forkable", "_is_open", "_name", "_pid", "close", "closed", "over")
 
     def __init__(
         self, name: Callable[[], str], is_open: Callable[[], bool], close: Close, *, forkable: bool = False
@@ -37,6 +37,8 @@ class OpenObject:
         self.close: Final = close
         #: Whether the program has closed it.
         self.closed: bool = False
+        #: Whether the interpreter ends, and the object may outlive the names that its end needs.
+        self.over: bool = False
 
     @property
     def unclosed(self) -> bool:
@@ -63,6 +65,11 @@ class OpenObjects:
         """Know an object."""
         self._all.add(opened)
         return opened
+
+    def end(self) -> None:
+        """Have the objects end without a further word, because the interpreter ends."""
+        for each in list(self._all):
+            each.over = True
 
     def unclosed(self) -> list[OpenObject]:
         """Return those that are open."""

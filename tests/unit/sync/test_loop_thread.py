@@ -6,6 +6,7 @@ import asyncio
 import concurrent.futures
 import contextvars
 import gc
+import sys
 import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +14,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+import haptera
 from haptera.errors import WrongLoop
+from haptera.sync import facade
 from haptera.sync.desk import Desk
 from haptera.sync.loop_thread import LoopThread
 from haptera.sync.open_objects import OpenObject
@@ -237,6 +240,22 @@ def test_the_end_closes_what_is_open_where_warnings_are_errors() -> None:
             loop.end()
     assert opened.unclosed
     assert closed == ["closed"]
+
+
+def test_an_object_that_outlives_the_names_of_the_modules_ends_without_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As those of a server's program do at the end of the interpreter. An error there would only be printed."""
+    printed: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", printed.append)
+    for used in (True, False):
+        loop = LoopThread()
+        db = facade.Store(haptera.connect("haptera://127.0.0.1:1"), thread=loop)
+        if used:
+            loop.run(lambda: give(1))
+        loop.end()
+        with monkeypatch.context() as patch:
+            patch.setattr(facade, "_drop", None)
+            del db
+    assert printed == []
 
 
 def test_an_object_that_is_dropped_is_forgotten() -> None:
