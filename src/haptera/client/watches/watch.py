@@ -22,9 +22,10 @@ class Watch:
 
     ``async for event in db.watch(...)``. It begins with the first event that is waited for, or, as
     ``async with db.watch(...) as events``, before the block. It goes on over lost connections from where it was, until
-    it is closed: a loop that is left early ends it as soon as the object is dropped, `aclose` at a known place, and from
-    another task too. A wait that is cancelled, by a timeout for instance, ends the stream at the server, and the next wait goes on from there.
-    An error that ends it is raised by each later wait too: it never looks as if there were no more changes.
+    it is closed: a loop that is left early ends it as soon as the object is dropped, `aclose` at a known place
+    and from another task. A wait that is cancelled, by a timeout for instance, ends the stream at the server, and the
+    next wait goes on from there. An error that ends it is raised by each later wait too: it never looks as if there
+    were no more changes.
     """
 
     __slots__ = ("_begin", "_closed", "_error", "_events", "_items", "_left", "_position", "_waiting")
