@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import signal
+import sys
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +16,7 @@ pytest.importorskip("uvicorn", reason="the development environment is not comple
 pytest.importorskip("httpx2", reason="the development environment is not complete")
 
 import httpx2
+from fastapi.testclient import TestClient
 
 import haptera.sync
 from haptera.testing import node_in_thread
@@ -51,6 +54,20 @@ def test_flags_are_changed_by_the_version_that_was_read(tmp_path: Path) -> None:
         assert client.put("/flags/dark", json=on).status_code == 428
         assert client.put("/flags/dark", json={"enabled": True, "rollout_percent": 101}).status_code == 422
         assert client.get("/flags").json() == {"dark": off}
+
+
+def test_the_test_client_runs_the_application_on_its_own_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    with node_in_thread(storage="memory") as url:
+        monkeypatch.setenv("HAPTERA_URL", url)
+        monkeypatch.syspath_prepend(EXAMPLES / "fastapi_flags")
+        main = importlib.import_module("main")
+        try:
+            with TestClient(main.app) as client:
+                made = client.put("/flags/dark", json={"enabled": True}, headers={"If-None-Match": "*"})
+                assert made.status_code == 201
+                assert client.get("/flags").json() == {"dark": {"enabled": True, "rollout_percent": 100}}
+        finally:
+            del sys.modules["main"]
 
 
 def test_a_store_that_does_not_answer_is_503(tmp_path: Path, unused_port: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -201,6 +202,21 @@ def test_a_database_from_before_a_fork_works_in_the_child_and_in_the_parent(url:
         assert (entry := db.get("k")) is not None
         assert entry.text == "child"
         assert db.increment("n") == 1
+
+
+def test_trap_a_copy_from_before_a_fork_stays_as_it_is_in_the_child(url: str) -> None:
+    """Nothing keeps it there: a worker would read the flags of its start for ever."""
+    with haptera.sync.connect(url) as db, db.cached(prefix="a/") as cache:
+        db.set("a/1", "x")
+        refused = f"WrongLoop: this copy belongs to process {os.getpid()}"
+        assert in_child(lambda: cache.get("a/1")).startswith(refused)
+        assert in_child(lambda: "a/1" in cache).startswith(refused)
+        assert in_child(lambda: list(cache)).startswith(refused)
+        assert in_child(lambda: f"{cache.ended} {cache}") == "True <haptera.sync.Cache 0 keys, ended>"
+        with cache.changes() as changes:
+            db.set("a/1", "y")
+            assert next(changes).text == "y"
+        assert not cache.ended
 
 
 def test_a_worker_that_is_forked_ends_in_the_usual_way_without_a_word(url: str) -> None:

@@ -242,6 +242,7 @@ class Cache(Facade["AsyncCache"]):
 
         Raises:
             ConnectionLost: The copy is older than ``max_staleness`` seconds.
+            WrongLoop: This process was forked from the one that keeps the copy.
         """
         return self._inner.get(key)
 
@@ -253,6 +254,10 @@ class Cache(Facade["AsyncCache"]):
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._on_loop(lambda: list(self._inner)))
+
+    def disown(self, owner: int) -> None:
+        """Refuse each look in a forked child (``haptera.forks`` calls this)."""
+        self._on_loop(lambda: self._inner.disown(owner))
 
     @property
     def fresh_at(self) -> float:

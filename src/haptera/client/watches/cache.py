@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
+from haptera import forks
 from haptera.boot_clock import boot_time_ns
 from haptera.client.calls.entry import Entry
 from haptera.client.trouble import ends_watch_alone
 from haptera.client.watches.copy_changes import CopyChanges
 from haptera.client.watches.event import Event
 from haptera.client.watches.freshness import Freshness
-from haptera.errors import ConnectionLost, HapteraError, RevisionCompacted
+from haptera.errors import ConnectionLost, HapteraError, RevisionCompacted, WrongLoop
 from haptera.peer import Pauses
 
 if TYPE_CHECKING:
@@ -33,6 +35,29 @@ STALENESS_MIN_S: Final = 3.0
 _logger = logging.getLogger(__name__)
 
 Callback = Callable[[Event], None]
+
+
+class _OfParent(dict[str, Entry]):
+    """The entries of a copy in a forked child, where nothing keeps it: each look at them is refused."""
+
+    def __init__(self, owner: int) -> None:
+        super().__init__()
+        self._owner = owner
+
+    def get(self, *_: object) -> Any:
+        raise self.refusal()
+
+    def __contains__(self, _: object) -> bool:
+        raise self.refusal()
+
+    def __iter__(self) -> Iterator[str]:
+        raise self.refusal()
+
+    def refusal(self) -> WrongLoop:
+        return WrongLoop(
+            f"this copy belongs to process {self._owner}, and this is process {os.getpid()}, forked from it:"
+            " open one of its own"
+        )
 
 
 class Cache:
@@ -73,6 +98,7 @@ class Cache:
 
         Raises:
             ConnectionLost: The copy is older than ``max_staleness`` seconds.
+            WrongLoop: This process was forked from the one that keeps the copy.
         """
         if self._staleness_max_ns is not None and boot_time_ns() - self._freshness.fresh_ns > self._staleness_max_ns:
             raise ConnectionLost("the local copy is older than it may be", outcome="not_applied") from self._error
@@ -90,6 +116,11 @@ class Cache:
     def __repr__(self) -> str:
         state = "ended" if self.ended else f"at revision {self._revision}"
         return f"<haptera.Cache {len(self)} keys, {state}>"
+
+    def disown(self, owner: int) -> None:
+        """Refuse each look in a forked child (``haptera.forks`` calls this)."""
+        self._entries = refusing = _OfParent(owner)
+        self._ended, self._error = True, refusing.refusal()
 
     @property
     def fresh_at(self) -> float:
@@ -128,6 +159,7 @@ class Cache:
         loop = asyncio.get_running_loop()
         self._entered = loop.create_future()
         self._task = loop.create_task(self._run())
+        forks.watch(self)
         try:
             error = await self._entered
             if error is not None:
