@@ -142,7 +142,7 @@ def test_the_codecs_that_are_kept_are_bounded() -> None:
 
 
 class TestModels:
-    """Models of pydantic, where that is installed; .ci/run installs it."""
+    """Models of pydantic, where that is installed."""
 
     @pytest.fixture
     def model(self) -> Any:
