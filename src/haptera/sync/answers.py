@@ -255,10 +255,6 @@ class Cache(Facade["AsyncCache"]):
     def __iter__(self) -> Iterator[str]:
         return iter(self._on_loop(lambda: list(self._inner)))
 
-    def disown(self, owner: int) -> None:
-        """Refuse each look in a forked child (``haptera.forks`` calls this)."""
-        self._on_loop(lambda: self._inner.disown(owner))
-
     @property
     def fresh_at(self) -> float:
         """Unix time in seconds of the latest moment of which it is known that each change from before it is here. A

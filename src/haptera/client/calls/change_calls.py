@@ -52,6 +52,12 @@ class ChangeCalls(Calling):
         A reader that is slow holds up no one: the node keeps its place. One that takes nothing for 60 seconds loses its
         stream, and goes on from where it was when it reads again. So does one whose wait was cancelled.
 
+            >>> async with db.watch(prefix="door/") as events:
+            ...     _ = await db.set("door/front", "open")
+            ...     event = await anext(events)
+            >>> event.kind, event.key, event.text
+            ('put', 'door/front', 'open')
+
         Args:
             key: The key. Without one, and without ``prefix``, every key.
             prefix: The beginning of the keys.
@@ -80,6 +86,12 @@ class ChangeCalls(Calling):
 
         A watch keeps the copy, so ``cache.get(key)`` is a look-up in a dict. The copy takes the memory of its entries.
         Twice a second it asks the store for its revision, and so knows its age.
+
+            >>> _ = await db.set("flags/dark", "on")
+            >>> async with db.cached(prefix="flags/") as cache:
+            ...     entry = cache.get("flags/dark")
+            >>> entry.text
+            'on'
 
         Args:
             prefix: The beginning of the keys; ``""``: every key.
@@ -113,6 +125,11 @@ class ChangeCalls(Calling):
 
         The node keeps the last changes of all keys (``--history-events`` and ``--history-bytes`` of ``haptera serve``).
         An entry that was written before them is the first, as a change of the kind ``"present"``, without a time.
+
+            >>> for state in ("off", "on"):
+            ...     _ = await db.set("lamp", state)
+            >>> [change.text async for change in db.history("lamp")]
+            ['off', 'on']
 
         Args:
             key: Its name.

@@ -89,6 +89,13 @@ class KeyCalls(Calling):
     ) -> Entry | None:
         """Read one key, as it is or as it was.
 
+            >>> version = await db.set("config/env", "prod")
+            >>> entry = await db.get("config/env")
+            >>> entry.text, entry.version == version
+            ('prod', True)
+            >>> await db.get("config/none") is None
+            True
+
         Args:
             key: Its name.
             at_revision: The revision that is read: the store right after the change that made it.
@@ -206,6 +213,10 @@ class KeyCalls(Calling):
     ) -> bool:
         """Delete one key.
 
+            >>> _ = await db.set("session/7", "ann")
+            >>> await db.delete("session/7"), await db.delete("session/7")
+            (True, False)
+
         Args:
             key: Its name.
             if_version: The version that the key must have.
@@ -316,6 +327,9 @@ class KeyCalls(Calling):
     ) -> int:
         """Add to the number that a key holds as decimal text.
 
+            >>> await db.increment("hits"), await db.increment("hits", 5)
+            (1, 6)
+
         Args:
             key: Its name.
             delta: The number to add; it may be negative.
@@ -386,6 +400,10 @@ class KeyCalls(Calling):
         timeout: Timeout = DEFAULT,
     ) -> list[Entry | None]:
         """Read several keys at one revision.
+
+            >>> _ = await db.set_many({"fruit/apple": "red", "fruit/plum": "blue"})
+            >>> [entry and entry.text for entry in await db.get_many(["fruit/plum", "fruit/pear"])]
+            ['blue', None]
 
         Args:
             keys: Their names.

@@ -73,6 +73,11 @@ class LeaseCalls(Calling):
         It is renewed at each third of its time, all leases of this database together, until it is closed or lost or the
         database is closed. Its ``lost`` says when it is not there any more.
 
+            >>> async with db.lease(10.0) as lease:
+            ...     _ = await db.set("workers/7", "host-a", lease=lease)
+            >>> await db.exists("workers/7")
+            False
+
         Args:
             ttl: Seconds that it goes on without a renewal: 1 to 86,400. Keys that belong to it stay for so long when
                 this program ends without a word; a program that stands still for so long has lost them.

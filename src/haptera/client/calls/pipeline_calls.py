@@ -20,6 +20,11 @@ class PipelineCalls(Calling):
         The calls leave in their order in one write, and are answered one by one: they are no transaction. For changes
         that have to happen together, or not at all, there are `transact` and `transaction`.
 
+            >>> async with db.pipeline() as p:
+            ...     name, visits = p.get("name"), p.increment("visits")
+            >>> name.result(), visits.result()
+            (None, 1)
+
         Args:
             check: Whether the end of the block raises the error of the first call that has failed.
 

@@ -65,6 +65,14 @@ class RecipeCalls(Calling):
     def queue(self, name: str) -> Queue:
         """Jobs that any program puts and any worker takes, each done at least once and by one worker at a time.
 
+            >>> mail = db.queue("mail")
+            >>> _ = await mail.put("to ann")
+            >>> async with mail.worker() as worker:
+            ...     async with await worker.take() as job:
+            ...         text = job.text
+            >>> text, await mail.size()
+            ('to ann', 0)
+
         Args:
             name: The name of the queue.
 
@@ -107,6 +115,11 @@ class RecipeCalls(Calling):
         Claimants have it one after the other, in the order in which they came. The block is cancelled when the lock is
         lost in it, and the ``async with`` then raises ``LockLost``. A program cannot know that in time to stop
         everything: pass ``lock.token`` as ``fence=`` to its changes, and none of them is made after the loss.
+
+            >>> async with db.lock("jobs/nightly", ttl=10.0) as lock:
+            ...     version = await db.set("report", "done", fence=lock.token)
+            >>> lock.held
+            False
 
         Args:
             name: The name of the lock, which all claimants use.

@@ -69,6 +69,12 @@ class TransactionCalls(Calling):
         It is optimistic: it locks nothing, and what it has read is compared when its writes are made. Ranges cannot be
         read in it. The timeout is for each of its calls.
 
+            >>> async with db.transaction() as tx:
+            ...     if not await tx.exists("balance/ann"):
+            ...         tx.set("balance/ann", "10")
+            >>> (await db.get("balance/ann")).version == tx.version
+            True
+
         Args:
             fence: As for `set`, judged when the writes are made.
 

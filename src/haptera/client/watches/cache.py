@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import time
+import weakref
 from collections.abc import AsyncGenerator, Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -60,6 +61,20 @@ class _OfParent(dict[str, Entry]):
         )
 
 
+class _Forked:
+    """Has a copy refuse each look in a forked child."""
+
+    def __init__(self, cache: weakref.ref[Cache]) -> None:
+        self._cache = cache
+
+    def disown(self, owner: int) -> None:
+        """Make it so (``haptera.forks`` calls this)."""
+        cache = self._cache()
+        if cache is not None:
+            cache._entries = refusing = _OfParent(owner)
+            cache._ended, cache._error = True, refusing.refusal()
+
+
 class Cache:
     """The entries of a prefix as they were a moment ago. Made by `Database.cached`, for ``async with``.
 
@@ -86,6 +101,7 @@ class Cache:
         self._whole = False  # whether it has ever been
         self._ended = False
         self._error: BaseException | None = None
+        self._forked: _Forked | None = None
 
     def get(self, key: str) -> Entry | None:
         """Look a key up.
@@ -116,11 +132,6 @@ class Cache:
     def __repr__(self) -> str:
         state = "ended" if self.ended else f"at revision {self._revision}"
         return f"<haptera.Cache {len(self)} keys, {state}>"
-
-    def disown(self, owner: int) -> None:
-        """Refuse each look in a forked child (``haptera.forks`` calls this)."""
-        self._entries = refusing = _OfParent(owner)
-        self._ended, self._error = True, refusing.refusal()
 
     @property
     def fresh_at(self) -> float:
@@ -159,7 +170,8 @@ class Cache:
         loop = asyncio.get_running_loop()
         self._entered = loop.create_future()
         self._task = loop.create_task(self._run())
-        forks.watch(self)
+        self._forked = _Forked(weakref.ref(self))
+        forks.watch(self._forked)
         try:
             error = await self._entered
             if error is not None:
