@@ -21,7 +21,7 @@ ARGS ?=
 # package for itself, as each worker would compile all tests. Empty is unset for Python.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help env serve test test-pythons test-long mutants shape fuzz docs lint format generate lock bench clean
+.PHONY: help env serve test test-pythons test-long dist try-dist mutants shape fuzz docs lint format generate lock bench clean
 
 help:
 	@echo 'make env        the environment, .venv, with everything that development needs'
@@ -29,6 +29,8 @@ help:
 	@echo 'make test       the tests; ARGS="-k name" chooses among them'
 	@echo 'make test-pythons   the tests, with each supported Python that is found'
 	@echo 'make test-long  those that take minutes, too'
+	@echo 'make dist       the source distribution and the wheel, in dist/, checked'
+	@echo 'make try-dist   tries the wheel in empty environments; ALL=1 takes the oldest dependencies and other Pythons too'
 	@echo 'make mutants    breaks the product on purpose, and says which changes no test notices'
 	@echo 'make shape      measures the tree: sizes, reaches, names with two meanings, the words of its prose'
 	@echo 'make fuzz       the fuzz targets, for a minute; ARGS="decoder --seconds 600"'
@@ -97,6 +99,15 @@ test-pythons:
 test-long: $(ready_to_fuzz)
 	@HYPOTHESIS_PROFILE=long $(python) -m pytest -m '' --timeout 3600 $(ARGS)
 
+dist: $(ready_to_develop)
+	@$(python) -m tools.distributions $(ARGS)
+
+# Each extra by itself, with the newest dependencies and this Python; ALL=1 adds the oldest dependencies, and the oldest and
+# the newest Python. Without a registry of packages each test is skipped, and says so.
+ALL ?=
+try-dist: $(ready_to_develop)
+	@$(python) -m pytest tests/distribution -m '$(if $(ALL),,not long)' --timeout 600 $(ARGS)
+
 mutants: $(ready_to_develop)
 	@$(python) -m tools.mutants $(ARGS)
 
@@ -152,6 +163,7 @@ lock:
 	@$(compile) --extra all --group build --output-file requirements.lock pyproject.toml
 	@$(compile) --extra all --group dev --constraint requirements.lock \
 		--output-file requirements-dev.lock pyproject.toml
+	@$(compile) --group dist --output-file requirements-dist.lock
 	@$(compile) --group fuzz --output-file requirements-fuzz.lock
 	@$(compile) --group docs --constraint requirements-dev.lock --output-file requirements-docs.lock
 
