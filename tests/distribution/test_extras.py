@@ -328,7 +328,7 @@ asyncio.run(main())
 
 
 def test_models_of_pydantic_are_values_where_it_is_installed(environment: Maker, short_path: Path) -> None:
-    beside = environment(beside=("pydantic",))
+    beside = environment(beside=("pydantic>=2",))
     with environment("server").node(short_path) as node:
         shown = beside.run_program(MODELS, short_path, HAPTERA_URL=node.url)
     assert shown == "host='mail.example' port=25\nUNEXPECTED_VALUE\n"

@@ -88,7 +88,7 @@ def test_the_examples_that_need_no_package_of_others_are_found() -> None:
 
 def test_every_module_is_imported_without_a_warning(environment: Maker, cell: Cell, short_path: Path) -> None:
     """Of the oldest dependencies some warn of themselves with a Python that is newer than they are."""
-    made = environment("all", beside=("pytest",))
+    made = environment("all", beside=("pytest>=8.4",))
     warnings = ("-W", "error") if cell.versions == "newest" else ()
     done = made.run([made.python, "-I", *warnings, "-c", IMPORTS], short_path)
     assert (done.returncode, done.stderr) == (0, "")

@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import logging
+from typing import TYPE_CHECKING, Final
 
+from haptera.lazy import lazily
 from haptera.peer.assembly import assemble
 from haptera.peer.authentication import EXTERNAL, PLAIN, SCRAM, Authenticator
 from haptera.peer.backoff import Backoff, Pauses
@@ -19,8 +21,6 @@ from haptera.peer.lasting_peer import LastingPeer
 from haptera.peer.lasting_stream import LastingStream
 from haptera.peer.listen_and_dial import dial, dial_address, listen
 from haptera.peer.own_credential import login_of
-from haptera.peer.password_users import PasswordUsers, verifier_for
-from haptera.peer.password_work import WORK
 from haptera.peer.peer import Peer, link_of, send_away, share_budget
 from haptera.peer.remote_address import (
     Credentials,
@@ -38,8 +38,12 @@ from haptera.peer.session import SessionService, has_no_argument
 from haptera.peer.trace import Trace
 from haptera.peer.typed_answers import TypedCallStream
 from haptera.peer.url_options import read_listening_options, read_options
-from haptera.security import Verifier, decoy
 from haptera.timeouts import DEFAULT, Timeout, check_timeout
+
+if TYPE_CHECKING:
+    from haptera.peer.password_users import PasswordUsers, verifier_for
+    from haptera.peer.password_work import WORK
+    from haptera.security import Verifier, decoy
 
 # A library prints nothing by itself: without this, Python would print its warnings where no logging is set up. Every
 # part that logs loads this one.
@@ -104,3 +108,15 @@ __all__ = [
     "unix_credentials",
     "verifier_for",
 ]
+
+#: Names that stand for passwords, each with its module, which is imported when it is first used.
+_LATER: Final = {
+    "WORK": "haptera.peer.password_work",
+    "PasswordUsers": "haptera.peer.password_users",
+    "Verifier": "haptera.security",
+    "decoy": "haptera.security",
+    "verifier_for": "haptera.peer.password_users",
+}
+
+if not TYPE_CHECKING:  # a type checker would take it to mean that any name is there
+    __getattr__ = lazily(__name__, _LATER)

@@ -23,19 +23,19 @@ from haptera.connection import (
 )
 from haptera.peer.call import Answer
 from haptera.peer.closing import Drain
-from haptera.peer.entrance import Entrance
-from haptera.peer.proof import Proof
 from haptera.peer.timers import IdleWatch
 
 if TYPE_CHECKING:
     from haptera.errors import Outcome
     from haptera.peer.authentication import Authenticator
     from haptera.peer.dispatcher import Dispatcher
+    from haptera.peer.entrance import Entrance
     from haptera.peer.event_log import EventLog
     from haptera.peer.link import Link
     from haptera.peer.outgoing_calls import Caller
     from haptera.peer.own_credential import OwnCredential
     from haptera.peer.peer import Peer
+    from haptera.peer.proof import Proof
     from haptera.peer.server import Server
 
 
@@ -78,12 +78,16 @@ class EventRouter:
 
     def ask_proof(self, authenticator: Authenticator, log: EventLog) -> None:
         """Have the other side of an accepted connection prove its identity before it is served."""
+        from haptera.peer.entrance import Entrance  # noqa: PLC0415  # with all of `security`, for few connections
+
         self._entrance = entrance = Entrance(self._link, self._dispatcher, authenticator, log, self._admitted)
         self._dispatcher.gate = entrance
         beginning_of(self._link.connection).offer(entrance.offer)
 
     def give_proof(self, login: OwnCredential) -> None:
         """Prove to the other side who the user of this one is, before anything else."""
+        from haptera.peer.proof import Proof  # noqa: PLC0415  # as above
+
         self._proof = proof = Proof(self._link, login, self._accepted)
         self._dispatcher.gate = proof
         beginning_of(self._link.connection).proves = proof.proves

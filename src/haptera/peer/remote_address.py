@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from haptera.security import network_of
-
 if TYPE_CHECKING:
     import asyncio
 
@@ -53,6 +51,8 @@ def address_of(remote: str, credentials: Credentials | None) -> str:
 
 def place_of(remote: str, credentials: Credentials | None) -> str:
     """Return where the other end is, for a share of each place: its network, or the user of its process."""
+    from haptera.security import network_of  # noqa: PLC0415  # listeners alone have shares
+
     return network_of(address_of(remote, credentials))
 
 

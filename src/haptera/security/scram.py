@@ -19,7 +19,7 @@ import hmac
 from dataclasses import dataclass, field
 from enum import Enum
 from hashlib import sha256
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from haptera.access_rules import is_name
 from haptera.security.errors import ExchangeFailed
@@ -39,9 +39,6 @@ if TYPE_CHECKING:
     from haptera.security.binding import Binding
     from haptera.security.scram_messages import ClientFirst, ServerFirst
     from haptera.security.verifiers import ClientKeys, Verifier
-
-#: The name of the mechanism in WELCOME and in `authenticate`.
-SCRAM_SHA_256: Final = "SCRAM-SHA-256"
 
 
 class _State(Enum):
