@@ -1,4 +1,7 @@
-"""What `haptera get` costs before it does anything: the time its imports take, and the whole command's.
+"""What the imports of the library cost, and `haptera get` before it does anything: its imports, and the whole command.
+
+A program that imports the library and uses its first name is timed inside its process, around that alone: the start of
+the interpreter is not in it. Its modules are counted less the ones that the interpreter has loaded before.
 
 The imports are counted by the interpreter (`-X importtime`, whose own cost is in them) while the command gets a key
 from a node on this machine, less what a bare interpreter imports. The whole command is timed without that, from the
@@ -21,6 +24,14 @@ if TYPE_CHECKING:
 
 GET: Final = ("-m", "haptera", "get", "bench/key")
 NOTHING: Final = ("-c", "pass")
+#: What programs begin with: the first is the floor, which each of them needs.
+IMPORTS: Final = (
+    "import asyncio",
+    "import haptera",
+    "import haptera; haptera.dial",
+    "import haptera; haptera.connect",
+    "import haptera.sync; haptera.sync.connect",
+)
 SHOWN: Final = 8
 
 
@@ -34,6 +45,33 @@ def import_times(arguments: tuple[str, ...], environment: dict[str, str]) -> dic
         if own.strip().isdigit():
             times[rest.partition("|")[2].strip()] = int(own) / 1000
     return times
+
+
+def library_ms(statements: str) -> tuple[float, int]:
+    """The milliseconds that some imports take in a fresh interpreter, and how many modules they load."""
+    timed = "import sys, time; loaded = len(sys.modules); before = time.perf_counter()"
+    told = "print((time.perf_counter() - before) * 1000, len(sys.modules) - loaded)"
+    command = [sys.executable, "-I", "-c", f"{timed}; {statements}; {told}"]
+    process = subprocess.run(command, capture_output=True, text=True, check=True)
+    milliseconds, modules = process.stdout.split()
+    return float(milliseconds), int(modules)
+
+
+def measure_imports(rounds: int) -> list[dict[str, Any]]:
+    """The median and the least time of each, in turns, so that other work of the machine falls on all of them."""
+    found: dict[str, list[tuple[float, int]]] = {statements: [] for statements in IMPORTS}
+    for _ in range(rounds):
+        for statements, results in found.items():
+            results.append(library_ms(statements))
+    return [
+        {
+            "statements": statements,
+            "median_ms": statistics.median(ms for ms, _ in results),
+            "least_ms": min(ms for ms, _ in results),
+            "modules": results[0][1],
+        }
+        for statements, results in found.items()
+    ]
 
 
 def wall_ms(arguments: tuple[str, ...], environment: dict[str, str]) -> float:
@@ -63,15 +101,25 @@ def measure(directory: Path, rounds: int) -> dict[str, Any]:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the measurement and print it; return the exit status."""
-    parser = report.arguments("What `haptera get` costs before it does anything.")
+    parser = report.arguments("What imports of the library cost, and `haptera get` before it does anything.")
     parser.add_argument("--rounds", type=int, default=15, help="times that each is run [15]")
     options = parser.parse_args(argv)
     found = report.environment(options.dir)
+    imports = measure_imports(options.rounds)
     result = measure(options.dir, options.rounds)
     if options.json:
-        report.emit({"environment": found, "result": result})
+        report.emit({"environment": found, "imports": imports, "result": result})
         return 0
     report.show_environment(found)
+    report.show(
+        "Imports of the library",
+        ["program", "median ms", "least ms", "modules"],
+        [
+            [f"`{each['statements']}`", f"{each['median_ms']:.0f}", f"{each['least_ms']:.0f}", str(each["modules"])]
+            for each in imports
+        ],
+        [f"beyond the start of the interpreter; {options.rounds} times each, in turns"],
+    )
     rows = [
         ["imports of `haptera get`", f"{result['imports_ms']:.0f}"],
         ["`haptera get`, from start to end", f"{result['get_ms']:.0f}"],

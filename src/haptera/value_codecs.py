@@ -146,7 +146,7 @@ def _reason(error: Exception) -> str:
         return "it is nested too deeply"
     complaints = getattr(error, "errors", None)
     if callable(complaints):  # pydantic's own text quotes the value
-        found = complaints(include_url=False, include_context=False, include_input=False)
+        found = complaints(include_url=False, include_context=False)  # all that each pydantic 2 takes
         text = "; ".join(
             f"{each['msg']} - at `${''.join(f'.{part}' for part in each['loc'])}`" for each in found[:COMPLAINTS_MAX]
         )

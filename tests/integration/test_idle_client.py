@@ -25,7 +25,8 @@ SECONDS_MAX: Final = 60
 HAPTERA_MODULES_MAX: Final = 185
 OTHER_MODULES_MAX: Final = 60
 RESIDENT_MAX: Final = 32 * 1024 * 1024
-#: Packages of an extra, parts of a node, the exchange of a password that this client has not, and large parts of Python that a client has no use for.
+#: Packages of an extra, parts of a node, the exchange of a password, which this client has not, and large parts of
+#: Python that a client has no use for.
 UNUSED: Final = {
     "click",
     "cryptography",

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +18,7 @@ from bench import (
     codec,
     copies,
     expiry,
+    idle,
     leases,
     memory,
     memory_after,
@@ -30,8 +34,7 @@ from bench import (
     watches,
 )
 
-if TYPE_CHECKING:
-    from pathlib import Path
+of_proc = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="the system does not tell of wake-ups")
 
 
 def _found(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
@@ -80,7 +83,38 @@ def test_tls_beside_tcp(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
 
 def test_startup(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert startup.main(["--rounds", "1", "--dir", str(tmp_path), "--json"]) == 0
-    assert _found(capsys)["result"]["imports_ms"] > 0
+    found = _found(capsys)
+    assert found["result"]["imports_ms"] > 0
+    assert [each["statements"] for each in found["imports"]] == list(startup.IMPORTS)
+    assert all(0 < each["least_ms"] <= each["median_ms"] for each in found["imports"])
+    assert found["imports"][0]["modules"] < found["imports"][-1]["modules"]
+
+
+@of_proc
+def test_an_idle_client(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert idle.main(["--seconds", "0.2", "--settle", "0.1", "--dir", str(tmp_path), "--json"]) == 0
+    results = _found(capsys)["results"]
+    assert [result["client"] for result in results] == list(idle.CLIENTS)
+    assert results[0]["resident_mib"] > results[2]["resident_mib"] > 1
+
+
+@of_proc
+def test_the_wakings_of_a_process_are_counted() -> None:
+    wakes = "import sys, time\nprint('ready', flush=True)\nfor line in sys.stdin: print(line, flush=True)"
+    with subprocess.Popen([sys.executable, "-c", wakes], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        before = idle.switches(process.pid)
+        for _ in range(5):
+            process.stdin.write(b"x\n")
+            process.stdin.flush()
+            assert process.stdout.readline() == b"x\n"
+            assert process.stdout.readline() == b"\n"
+            while "S (sleeping)" not in Path(f"/proc/{process.pid}/status").read_text(encoding="ascii"):
+                pass
+        assert idle.switches(process.pid) - before >= 5
+        process.stdin.close()
 
 
 @pytest.mark.skipif(shutil.which("redis-server") is None, reason="redis-server is not on PATH (Debian: redis-server)")

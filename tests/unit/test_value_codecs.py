@@ -168,3 +168,17 @@ class TestModels:
         value.priority = -1
         with pytest.raises(Misfit, match="greater than or equal to 0"):
             ValueCodec(model, "json").encode(value)
+
+
+def test_the_reason_of_a_model_is_told_by_the_first_pydantic_2_too() -> None:
+    """Its errors take two options, and each tells the value, which is not repeated."""
+
+    class Complaint(ValueError):
+        def errors(self, *, include_url: bool = True, include_context: bool = True) -> list[dict[str, object]]:
+            assert not include_url
+            assert not include_context
+            return [{"msg": "Field required", "loc": ("host", 0), "input": "secret"}]
+
+    from haptera import value_codecs
+
+    assert value_codecs._reason(Complaint("secret")) == "Field required - at `$.host.0`"
