@@ -44,7 +44,8 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> None:
             "msgspec",
         )
     except RuntimeError as error:
-        pytest.skip(f"the registry of packages cannot be reached: {error}")
+        *_, reason = str(error).splitlines()  # the innermost cause
+        pytest.skip(f"the registry of packages cannot be reached: {reason.strip()}")
 
 
 class Workshop:

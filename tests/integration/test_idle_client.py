@@ -96,7 +96,7 @@ else:
 @pytest.mark.parametrize("program", [ASYNC, THREADS], ids=["haptera", "haptera.sync"])
 def test_a_connected_client_loads_few_modules_and_takes_little_memory(program: str) -> None:
     with node_in_thread(listen="tcp", storage="memory") as url:
-        command = [sys.executable, "-I", "-c", program + REPORT, url]
+        command = [sys.executable, "-P", "-c", program + REPORT, url]
         # Twice: the first compiles the modules if they are not, which takes memory.
         _, found = (json.loads(subprocess.check_output(command, timeout=SECONDS_MAX)) for _ in range(2))
     loaded = set(found["modules"])
