@@ -5,6 +5,7 @@ The node stands in another environment than its clients, as it does for users.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pty
 import re
@@ -271,6 +272,35 @@ def test_the_shell_at_a_terminal_needs_the_extra_of_the_command_line(environment
     os.close(terminal)
     assert shell.returncode == USAGE
     assert shell.stderr == "haptera: this needs the package prompt_toolkit: pip install 'haptera[cli]'\n"
+
+
+def test_the_shell_runs_at_a_terminal(environment: Maker, short_path: Path) -> None:
+    cli = environment("cli")
+    terminal, inside = pty.openpty()
+    with environment("server").node(short_path) as node:
+        command = [str(cli.folder / "bin" / "haptera"), "shell", "--url", node.url]
+        variables = cli.variables(short_path, TERM="xterm")
+        shell = start_at(command, variables, inside)
+        os.close(inside)
+        try:
+            # Typed ahead: the terminal keeps it until the prompt is there.
+            os.write(terminal, b"set k v\rget k\rexit\r")
+            shown = b""
+            with contextlib.suppress(OSError):  # the other side of a terminal has gone
+                while piece := os.read(terminal, 4096):
+                    shown += piece
+            assert shell.wait(timeout=60) == 0, shown
+        finally:
+            shell.kill()
+            shell.wait()
+            os.close(terminal)
+    lines = re.split(rb"[\r\n]+", re.sub(rb"\x1b\[[0-9;?]*[A-Za-z]", b"", shown))
+    assert b"v" in lines, lines
+
+
+def start_at(command: list[str], variables: dict[str, str], terminal: int) -> subprocess.Popen[bytes]:
+    """Start a program whose streams are all a terminal."""
+    return subprocess.Popen(command, env=variables, stdin=terminal, stdout=terminal, stderr=terminal)
 
 
 def test_the_completion_of_shells_is_written(environment: Maker, short_path: Path) -> None:

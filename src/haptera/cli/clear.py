@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import redirect_stdout
 from typing import TYPE_CHECKING
 
 import click
@@ -36,7 +37,10 @@ def command(prefix: str | None, everything: bool, yes: bool, fence: int | None, 
         if code != DONE:
             return code
         keys = output.counted(count, "key") + (f" that begin with {output.shown(repr(prefix))}" if prefix else "")
-        if not click.confirm(f"Delete {keys}?", err=True):
+        # Older versions of click write the space behind the question to standard output, which is the result's.
+        with redirect_stdout(sys.stderr):
+            wanted = click.confirm(f"Delete {keys}?", err=True)
+        if not wanted:
             return NO
 
     async def run(db: Database) -> int:
