@@ -45,6 +45,8 @@ TEXTS: Final = (
 )
 VALUES = st.sampled_from([*NUMBERS, *TEXTS])
 DELTAS = st.sampled_from([*NUMBERS, b"1", b"-1", b"3", b"abc", b"", b"1.0", b"9223372036854775808"])
+#: Places in a value, and none. An offset far behind the largest value of a node is in the table of differences.
+OFFSETS = st.sampled_from([b"0", b"1", b"3", b"12", b"500", b"-1", b"-3", b"-500", b"-9223372036854775808", b"x", b""])
 #: Seconds of a time to live that hold, are over at once, or are none.
 SECONDS = st.sampled_from(
     [b"1000", b"5000", b"100000", b"0", b"-1", b"-5000", b"abc", b"", b"1.5", b"9223372036854775807"]
@@ -127,6 +129,9 @@ DATA: Final = (
     *(_command(name, KEYS) for name in (b"GET", b"GETDEL", b"INCR", b"DECR", b"STRLEN", b"TYPE", b"PERSIST")),
     *(_command(name, KEYS) for name in (b"TTL", b"PTTL", b"EXPIRETIME", b"PEXPIRETIME")),
     *(_command(name, KEYS, DELTAS) for name in (b"INCRBY", b"DECRBY")),
+    *(_command(name, KEYS, OFFSETS, OFFSETS) for name in (b"GETRANGE", b"SUBSTR")),
+    _command(b"SETRANGE", KEYS, OFFSETS, VALUES),
+    _command(b"APPEND", KEYS, VALUES),
     *(_command(name, KEYS, VALUES) for name in (b"GETSET", b"SETNX")),
     _command(b"SETEX", KEYS, SECONDS, VALUES),
     _command(b"PSETEX", KEYS, MILLISECONDS, VALUES),

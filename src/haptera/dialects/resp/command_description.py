@@ -23,6 +23,8 @@ _ROLES: Final[dict[str, tuple[str, ...]]] = {
     **dict.fromkeys(("setnx", "msetnx", "msetex"), ("OW insert",)),
     **dict.fromkeys(("getset", "getex", "incr", "decr", "incrby", "decrby", "increx"), ("RW access update",)),
     "getdel": ("RW access delete",),
+    "append": ("RW insert",),
+    "setrange": ("RW update",),
     **dict.fromkeys(("del", "unlink"), ("RM delete",)),
     **dict.fromkeys(("delex", "delifeq"), ("RW access delete",)),
     **dict.fromkeys(("expire", "pexpire", "expireat", "pexpireat", "persist"), ("RW update",)),

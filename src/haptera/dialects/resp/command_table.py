@@ -11,6 +11,7 @@ from haptera.dialects.resp import (
     expiry_commands,
     key_commands,
     object_commands,
+    range_commands,
     scan_commands,
     server_commands,
     silenced_replies,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 _ROWS: Final[tuple[Command, ...]] = (
     *string_commands.ROWS,
+    *range_commands.ROWS,
     *counter_commands.ROWS,
     *key_commands.ROWS,
     *expiry_commands.ROWS,

@@ -32,12 +32,14 @@ def expire_row(name: str, unit_ms: int, absolute: bool, since: str) -> Command:
         ttl_ms = ending(name, number, unit_ms, absolute, session.now_ms)
         if not conditions:
             return _change(key, ttl_ms), result_shapes.one_if_changed
-        when_ms = session.now_ms() + ttl_ms
 
         def judge(entry: tuple[Any, ...] | None) -> Any:
+            # A time to live counts from the moment of this change, which is behind those that the entry comes from.
+            now_ms = session.now_ms()
+            when_ms = number * unit_ms if absolute else now_ms + ttl_ms
             if entry is None or not _holds(conditions, entry[2], when_ms):
                 return ZERO
-            return _change(key, ttl_ms), ONE
+            return _change(key, when_ms - now_ms), ONE
 
         return Judged(key, judge)
 

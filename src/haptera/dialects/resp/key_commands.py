@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from haptera.dialects.resp import large_lists, result_shapes
-from haptera.dialects.resp.error_words import SYNTAX, CommandFault, words_of
-from haptera.dialects.resp.reply_encoding import integer, simple
+from haptera.dialects.resp.error_words import NO_SUCH_KEY, SYNTAX, CommandFault, words_of
+from haptera.dialects.resp.reply_encoding import OK, ZERO, integer, simple
 from haptera.dialects.resp.steps import Command, Slow, command_row
 from haptera.errors import Failure
 from haptera.node.commands import operations
 
 if TYPE_CHECKING:
     from haptera.dialects.resp.resp_session import RespSession
-    from haptera.dialects.resp.steps import Handler, Outcome, Step
+    from haptera.dialects.resp.steps import Handler, Outcome, Shape, Step
 
 _STRING: Final = simple("string")
 _NONE: Final = simple("none")
@@ -54,12 +54,27 @@ def _type(result: Outcome, session: RespSession) -> bytes:
 
 
 def move(session: RespSession, arguments: list[bytes]) -> Step:
-    """RENAME key newkey: the value takes its time to live with it."""
+    """RENAME key newkey: the value takes its time to live with it. A key that gets its own name stays as it is."""
+    if arguments[1] == arguments[2]:
+        return operations.Exists(arguments[1].decode()), _named_as_it_is(OK)
     return operations.Rename(arguments[1].decode(), arguments[2].decode()), result_shapes.done
+
+
+def _named_as_it_is(reply: bytes) -> Shape:
+    """The shape of a rename that changes nothing: the reply for a key that is there."""
+
+    def shape(result: Outcome, session: RespSession) -> bytes:
+        if type(result) is not tuple:
+            return result_shapes.failed(result)
+        return reply if result[0] else NO_SUCH_KEY
+
+    return shape
 
 
 def move_if_absent(session: RespSession, arguments: list[bytes]) -> Step:
     """RENAMENX key newkey"""
+    if arguments[1] == arguments[2]:
+        return operations.Exists(arguments[1].decode()), _named_as_it_is(ZERO)
     op = operations.Rename(arguments[1].decode(), arguments[2].decode(), if_absent=True)
     return op, result_shapes.one_unless_exists
 

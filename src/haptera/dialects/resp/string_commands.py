@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from haptera.dialects.resp import large_lists, result_shapes
 from haptera.dialects.resp.argument_values import (
@@ -15,8 +15,8 @@ from haptera.dialects.resp.argument_values import (
 )
 from haptera.dialects.resp.compare_and_set import set_if_value, value_condition
 from haptera.dialects.resp.error_words import CommandFault, error_of_many, invalid_expiry, wrong_arity
-from haptera.dialects.resp.reply_encoding import OK, ZERO
-from haptera.dialects.resp.steps import Command, command_row
+from haptera.dialects.resp.reply_encoding import OK, ZERO, bulk
+from haptera.dialects.resp.steps import Command, Judged, command_row
 from haptera.key_rules import TTL_MAX_MS
 from haptera.node.commands import operations
 
@@ -128,7 +128,7 @@ def get_and_expire(session: RespSession, arguments: list[bytes]) -> Step:
     """GETEX key [EX seconds | PX milliseconds | EXAT s | PXAT ms | PERSIST]"""
     options, key = set_options(arguments[2:], OPTIONS_OF_GETEX), arguments[1].decode()
     if options.persist:
-        return operations.GetAndExpire(key, persist=True), result_shapes.value
+        return _persisted(session, key)
     if options.expiry is None:
         return operations.Get(key), result_shapes.value
     try:
@@ -138,6 +138,17 @@ def get_and_expire(session: RespSession, arguments: list[bytes]) -> Step:
     if ttl_ms <= 0:
         return operations.GetAndDelete(key), result_shapes.value
     return operations.GetAndExpire(key, ttl_ms), result_shapes.value
+
+
+def _persisted(session: RespSession, key: str) -> Step:
+    """A read that takes the end away. A key without an end stays as it is, so that transactions that watch it go on."""
+
+    def judge(entry: tuple[Any, ...] | None) -> bytes | tuple[operations.Write, bytes]:
+        if entry is None:
+            return session.null
+        return bulk(entry[0]) if entry[2] is None else (operations.Expire(key, None), bulk(entry[0]))
+
+    return Judged(key, judge)
 
 
 def _fault_if_present(fault: CommandFault) -> Shape:

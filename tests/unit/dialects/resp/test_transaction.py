@@ -102,6 +102,30 @@ async def test_exec_makes_nothing_once_a_watched_key_has_changed() -> None:
         assert await transact(talk, ("GET", "b")) == b"*-1\r\n", "reads depend on it too"
 
 
+@pytest.mark.parametrize(
+    ("change", "reply"),
+    [
+        (("GETEX", "a", "PERSIST"), b"$1\r\n1\r\n"),
+        (("RENAME", "a", "a"), b"+OK\r\n"),
+        (("RENAMENX", "a", "a"), b":0\r\n"),
+        (("SET", "a", "2", "NX"), NIL),
+        (("PERSIST", "a"), b":0\r\n"),
+        (("SETRANGE", "a", "5", ""), b":1\r\n"),
+    ],
+)
+@virtual_clock
+async def test_a_command_that_leaves_a_watched_key_as_it_is_lets_exec_run(
+    change: tuple[str, ...], reply: bytes
+) -> None:
+    async with opened() as node:
+        talk, other = Talk(node), Talk(node)
+        await talk.do("SET", "a", "1")
+        await talk.do("WATCH", "a")
+        assert (await other.do(*change) or await other.waited()) == reply
+        assert await transact(talk, ("GET", "a")) == b"*1\r\n$1\r\n1\r\n"
+        assert await talk.do("RENAME", "none", "none") == b"-ERR no such key\r\n"
+
+
 @virtual_clock
 async def test_a_connection_s_own_change_of_a_watched_key_counts_too() -> None:
     async with opened() as node:
