@@ -31,6 +31,7 @@ WRITES_SIZE_MAX: Final = 16 * 1024 * 1024
 #: Bytes of answers that are joined before they are handed on.
 JOINED_SIZE: Final = 64 * 1024
 
+_WRONG_KEY: Final = "its first message was not made with the key of the listener"
 _MEMORY: Final = "the node has no memory left for this message"
 
 
@@ -135,6 +136,9 @@ class CafeSession:
             self._connection.caller.come_in(signed=True)
             if self._is_over():  # the user has too many connections
                 return
+        fault = self._conversation.fault
+        if not self._entered and fault is not None and fault.code == Code.SIGNATURE_MISMATCH:
+            self._connection.caller.fail_proof(_WRONG_KEY)
         reads = [each for each in asked if type(each.op) is operations.Get]
         if reads:
             self._submit(reads, self._read)

@@ -146,8 +146,7 @@ class _Execution:
         if not self._watched:
             return False
         for found, version in zip(self._look([*self._watched]), self._watched.values(), strict=True):
-            if isinstance(found, Failure):
-                raise Refused(found)
+            assert not isinstance(found, Failure), "a refusal ends the transaction"
             if version != (0 if found is None else found[1]):
                 return True
         return False
@@ -301,16 +300,14 @@ def _changes(view: StoreView) -> list[operations.OfOneKey]:
     ]
 
 
-def _found(result: Result) -> Entry | Failure | None:
-    """An entry as a view takes it. Another refusal than of a permission is one of all commands."""
+def _found(result: Result) -> Entry | None:
+    """An entry as a view takes it. A refusal, also for a permission that is lacking, is one of all commands."""
     if isinstance(result, tuple):
         value, version, expires_at_ms = result
         return (value, version, expires_at_ms)
     reason = _failure_of(result)
     if reason.code == Code.KEY_NOT_FOUND:
         return None
-    if reason.code == Code.PERMISSION_DENIED:
-        return reason
     raise Refused(reason)
 
 

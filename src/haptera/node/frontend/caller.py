@@ -116,6 +116,13 @@ class DialectCaller:
             self.identity = Identity(name, EXTERNAL)
             authenticator.ended(self, name, EXTERNAL, None)
 
+    def fail_proof(self, reason: str) -> None:
+        """Take note that a message is not ``signed`` by the key of the listener: a failed login of its address."""
+        authenticator = self._gateway.authenticator
+        identity = None if authenticator is None else authenticator.identity_of(self)
+        if authenticator is not None and identity is not None:
+            authenticator.ended(self, identity.user, identity.mechanism, reason)
+
     def authenticate(self, name: str, password: str) -> asyncio.Future[Failure | None]:
         """Log in as a user or a token. The future has None, or why it failed, and then the identity stays.
 

@@ -6,10 +6,15 @@ import asyncio
 from collections import Counter
 from typing import TYPE_CHECKING
 
+import pytest
+
 from haptera.client import connect
 from haptera.dialects.cafe import cafe_session
+from haptera.errors import AuthenticationLocked
+from haptera.security.throttle import ADDRESS_FAILURES
 from haptera.testing import virtual_clock
 from haptera.wire import Codec
+from tests.support.planted import PASSWORD
 from tests.unit.dialects.cafe.raw_client import RawClient, cafe_node
 from tools.cafe_vectors import (
     BIND,
@@ -32,8 +37,6 @@ from tools.cafe_vectors import (
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    import pytest
 
 MIB = 1 << 20
 
@@ -374,6 +377,36 @@ async def test_a_connection_with_another_key_is_told_and_logged_without_a_byte_o
         (line,) = [each for each in caplog.records if each.message == "connection_ended"]
         assert vars(line)["code"] == 1011
         assert not any("private" in str(vars(each)) or SHARED_KEY.hex() in str(vars(each)) for each in caplog.records)
+
+
+@virtual_clock
+async def test_a_connection_with_another_key_is_a_failed_login_of_its_address(tmp_path: Path) -> None:
+    async with cafe_node(tmp_path, no_auth=False, admin_password=PASSWORD) as url:
+        metrics, failures = url.node.metrics, ADDRESS_FAILURES
+        for number in range(1, failures + 1):
+            client = await RawClient.to(url, bytes(32))
+            client.checks = False
+            client.request(GET, 1, b"a")
+            assert [each.code for each in await client.ended()] == [1011]
+            assert metrics.logins_failed_total == number
+        async with connect(url.server.urls[1], user="admin", password=PASSWORD) as db:
+            with pytest.raises(AuthenticationLocked):
+                await db.get("a")
+        await url.node.audit.written()
+        fs = url.filesystem
+        assert fs is not None
+        text = b"".join(fs.read(f"/data/audit/{name}") for name in sorted(fs.listdir("/data/audit")))
+        assert text.count(b"was not made with the key of the listener") == failures
+
+
+@virtual_clock
+async def test_a_damaged_message_behind_a_proof_is_no_failed_login(tmp_path: Path) -> None:
+    async with cafe_node(tmp_path, no_auth=False, admin_password=PASSWORD) as url:
+        client = await RawClient.to(url)
+        assert (await client.ask(GET, 1, b"a")).opcode == NOTFOUND
+        client.send(message(GET, 2, b"a", key=bytes(32)))
+        assert [each.code for each in await client.ended()] == [1011]
+        assert url.node.metrics.logins_failed_total == 0
 
 
 @virtual_clock

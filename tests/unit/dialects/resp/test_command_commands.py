@@ -76,7 +76,7 @@ async def test_the_list_is_chosen_from() -> None:
     async with opened() as node:
         talk = Talk(node)
         by_name = await talk.do("COMMAND", "LIST", "FILTERBY", "PATTERN", "get*")
-        assert set(by_name.split(b"\r\n")[2::2]) == {b"get", b"getdel", b"getex", b"getset"}
+        assert set(by_name.split(b"\r\n")[2::2]) == {b"get", b"getdel", b"getex", b"getrange", b"getset"}
         assert b"\r\nping\r\n" in await talk.do("COMMAND", "LIST", "FILTERBY", "ACLCAT", "connection")
         assert await talk.do("COMMAND", "LIST", "FILTERBY", "MODULE", "x") == b"*0\r\n"
         assert await talk.do("COMMAND", "LIST", "FILTERBY", "OTHER", "x") == b"-ERR syntax error\r\n"

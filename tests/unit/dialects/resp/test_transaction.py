@@ -11,7 +11,7 @@ from haptera.dialects.resp.resp_state import RespState
 from haptera.key_rules import VALUE_SIZE_MAX
 from haptera.node.commands import operations
 from haptera.testing import virtual_clock
-from tests.unit.dialects.resp.talks import Talk, command
+from tests.unit.dialects.resp.talks import Limited, Talk, command
 from tests.unit.node.nodes import ManualWriter, opened, turn
 
 NIL = b"$-1\r\n"
@@ -323,3 +323,26 @@ async def test_a_transaction_whose_replies_are_too_large_together_makes_nothing(
         fits = await transact(talk, *reads[1:-1], ("SET", "a", "1", "NX"), ("INCR", "large"))
         assert len(fits) > (too_many - 2) * VALUE_SIZE_MAX
         assert node.revision == before + 1
+
+
+@pytest.mark.parametrize(
+    "commands",
+    [
+        (("GET", "open"), ("GET", "closed")),
+        (("GET", "closed"), ("EXISTS", "open")),
+        (("SET", "open", "2"), ("GET", "closed")),
+        (("SET", "open", "2"), ("SET", "closed", "2")),
+        (("SET", "open", "2"), ("PERSIST", "closed")),
+        (("SET", "open", "2"), ("SET", "open", "3", "NX"), ("GET", "closed")),
+    ],
+)
+@virtual_clock
+async def test_a_transaction_runs_none_of_its_commands_where_a_permission_is_lacking_for_one(
+    commands: tuple[tuple[str, ...], ...],
+) -> None:
+    async with opened() as node:
+        await Talk(node).do("MSET", "open", "1", "closed", "1")
+        talk = Talk(node, Limited(("open", ["read", "write"])))
+        reply = await transact(talk, *commands)
+        assert reply.startswith(b"-EXECABORT Transaction discarded because of: NOPERM"), reply
+        assert await talk.do("GET", "open") == b"$1\r\n1\r\n"
