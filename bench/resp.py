@@ -9,10 +9,12 @@ figures are the medians, with the processor time of the server for one command, 
 from __future__ import annotations
 
 import csv
+import json
 import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from bench import processes, report
@@ -90,13 +92,50 @@ def measure(servers: list[Server], rounds: int, commands: int) -> list[dict[str,
     return results
 
 
+def run_memtier(program: str, server: Server, protocol: str, requests: int) -> dict[str, float]:
+    """Have memtier_benchmark mix SET and GET as 1 to 10, and return its figures. Raises CalledProcessError if it fails."""
+    before = server.cpu_seconds()
+    clients = ["-p", str(server.port), "-t", "2", "-c", str(CONNECTIONS // 2), "-n", str(requests // CONNECTIONS)]
+    load = ["--ratio=1:10", "-d", str(VALUE_SIZE), f"--key-maximum={KEYS}", f"--protocol={protocol}"]
+    with tempfile.NamedTemporaryFile() as told:
+        quiet = ["--hide-histogram", f"--json-out-file={told.name}"]
+        subprocess.run([program, *clients, *load, *quiet], capture_output=True, check=True)
+        totals = json.load(told)["ALL STATS"]["Totals"]
+    percentiles = totals["Percentile Latencies"]
+    return {
+        "per_second": totals["Ops/sec"],
+        "p50_ms": percentiles["p50.00"],
+        "p99_ms": percentiles["p99.00"],
+        "cpu_us": (server.cpu_seconds() - before) / totals["Count"] * 1e6,
+    }
+
+
+def measure_memtier(program: str, servers: list[Server], rounds: int, requests: int) -> list[dict[str, Any]]:
+    """The medians of the mix for both servers, in each version of the protocol that the Redis speaks."""
+    results = []
+    for protocol in ("resp2", "resp3"):
+        measured: dict[str, list[dict[str, float]]] = {server.name: [] for server in servers}
+        for _ in range(rounds):
+            for server in servers:
+                measured[server.name].append(run_memtier(program, server, protocol, requests))
+        medians = {
+            name: {field: statistics.median(row[field] for row in rows) for field in rows[0]}
+            for name, rows in measured.items()
+        }
+        ratio = medians["haptera"]["per_second"] / medians["redis"]["per_second"]
+        results.append({"operation": f"memtier 1:10 in {protocol}", "pipeline": 1, "medians": medians, "ratio": ratio})
+    return results
+
+
 def show(result: dict[str, Any]) -> None:
     """Print the table."""
     report.show_environment(result["environment"])
     rows = []
     for load in result["loads"]:
         for name, figures in load["medians"].items():
-            ratio = f"{load['ratio']:.2f} (aim {load['aim']})" if name == "haptera" else ""
+            ratio = f"{load['ratio']:.2f}" if name == "haptera" else ""
+            if ratio and "aim" in load:
+                ratio += f" (aim {load['aim']})"
             rows.append(
                 [
                     f"{load['operation'].upper()}, pipeline {load['pipeline']}",
@@ -109,11 +148,11 @@ def show(result: dict[str, Any]) -> None:
                 ]
             )
     head = ["load", "server", "commands/s", "p50 ms", "p99 ms", "CPU us/command", "haptera is × as fast"]
-    report.show("redis-benchmark against a node and against Redis", head, rows)
+    report.show("Clients of Redis against a node and against Redis", head, rows)
 
 
-def run(directory: Path, rounds: int, commands: int) -> dict[str, Any]:
-    """Start both servers, and measure."""
+def run(directory: Path, rounds: int, commands: int, memtier: str | None = None) -> dict[str, Any]:
+    """Start both servers, and measure: with redis-benchmark, or with the program ``memtier``."""
     environment = report.environment(directory)
     with (
         processes.scratch(directory) as scratch,
@@ -125,6 +164,8 @@ def run(directory: Path, rounds: int, commands: int) -> dict[str, Any]:
             Server("haptera", own_port, lambda: processes.cpu_seconds(pid)),
             Server("redis", port, lambda: redis_cpu_seconds(port)),
         ]
+        if memtier is not None:
+            return {"environment": environment, "loads": measure_memtier(memtier, servers, rounds, commands)}
         return {"environment": environment, "loads": measure(servers, rounds, commands)}
 
 
@@ -133,11 +174,16 @@ def main(argv: list[str] | None = None) -> int:
     parser = report.arguments(__doc__ or "")
     parser.add_argument("--rounds", type=int, default=5, help="rounds of each load [5]")
     parser.add_argument("--commands", type=int, default=50_000, help="commands of a round without a pipeline [50000]")
+    parser.add_argument(
+        "--memtier",
+        metavar="PROGRAM",
+        help="measure the mix of this memtier_benchmark (github.com/RedisLabs/memtier_benchmark) instead",
+    )
     options = parser.parse_args(argv)
     if shutil.which("redis-benchmark") is None or processes.redis_version() is None:
         sys.stderr.write("redis-benchmark or redis-server is not there: apt-get install redis-server redis-tools\n")
         return 2
-    result = run(options.dir, options.rounds, options.commands)
+    result = run(options.dir, options.rounds, options.commands, options.memtier)
     (report.emit if options.json else show)(result)
     return 0
 

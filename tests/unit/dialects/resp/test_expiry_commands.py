@@ -10,7 +10,7 @@ import pytest
 from haptera.dialects.resp.judged_changes import ATTEMPTS_MAX
 from haptera.node.commands import operations
 from haptera.testing import virtual_clock
-from tests.unit.dialects.resp.talks import Clock, Talk, at_a_time, command
+from tests.unit.dialects.resp.talks import NOW_MS, Clock, Talk, at_a_time, command
 from tests.unit.node.nodes import Asked, ManualWriter, turn
 
 OK, ONE, ZERO = b"+OK\r\n", b":1\r\n", b":0\r\n"
@@ -94,6 +94,34 @@ async def test_conditions_compare_the_times() -> None:
         assert await talk.do("EXPIRE", "a", -1, "LT") == ONE
         assert await talk.do("EXISTS", "a") == ZERO
         assert await talk.do("EXPIRE", "a", 1, "NX") == ZERO
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "reply"),
+    [
+        (("EXPIRE", "a", 100), ("EXPIRE", "a", 100, "GT"), ONE),
+        (("EXPIRE", "a", 100), ("EXPIRE", "a", 100, "LT"), ZERO),
+        (("EXPIRE", "a", 100), ("PEXPIREAT", "a", NOW_MS + 100_000, "GT"), ZERO),
+        (("EXPIRE", "a", 100), ("PEXPIREAT", "a", NOW_MS + 100_001, "GT"), ONE),
+    ],
+)
+@virtual_clock
+async def test_a_time_to_live_is_compared_as_of_the_change_and_not_of_its_arrival(
+    first: tuple[str | int, ...], second: tuple[str | int, ...], reply: bytes
+) -> None:
+    writer, clock = ManualWriter(), Clock()
+    async with at_a_time(clock, writer=writer) as node:
+        Asked(node, operations.Set("a", b"1"))
+        await writer.write_all()
+        talk = Talk(node)
+        talk.send(command(*first) + command(*second))
+        await turn()
+        clock.now_ms += 5
+        await writer.write_all()
+        assert talk.take() == ONE + reply
+        if reply == ONE:
+            end_ms = second[2] if second[0] == "PEXPIREAT" else clock.now_ms + 100_000
+            assert await talk.do("PEXPIRETIME", "a") == b":%d\r\n" % end_ms
 
 
 @virtual_clock

@@ -28,7 +28,13 @@ async def test_a_database_is_opened() -> None:
         assert fields["redis_version"]
         assert (fields["role"], fields["cluster_enabled"]) == ("master", "0")
         assert fields["db0"].startswith("keys=1,")
-        for number in ("used_memory", "connected_clients", "uptime_in_seconds", "total_commands_processed", "maxmemory"):
+        for number in (
+            "used_memory",
+            "connected_clients",
+            "uptime_in_seconds",
+            "total_commands_processed",
+            "maxmemory",
+        ):
             assert fields[number].isdigit(), number
         assert (await fields_of(wire, "server")).keys() < fields.keys()
         assert "name=redisinsight-common-1a2b3c4d" in await wire.text("CLIENT", "LIST")
