@@ -190,6 +190,45 @@ def test_a_command_has_the_arity_the_flags_and_the_keys_of_its_namesake(pair: Pa
         assert ours[name] == theirs[name], name
 
 
+#: The conditions of SET that a Redis 7 does not know.
+NEW_CONDITIONS = frozenset({b"ifeq-value", b"ifne-value"})
+
+
+def documented_arguments(path: str) -> dict[str, list[dict[str, Any]]]:
+    """The arguments of the commands and their parts, by name, as COMMAND DOCS has them."""
+    with RedisWire(path) as wire:
+        heads = plain(wire.one("COMMAND DOCS"))
+    found: dict[str, list[dict[str, Any]]] = {}
+    for name, fields in zip(heads[::2], heads[1::2], strict=True):
+        document = dict(zip(fields[::2], fields[1::2], strict=True))
+        parts = document.get(b"subcommands", [])
+        for each, told in ((name, fields), *zip(parts[::2], parts[1::2], strict=True)):
+            arguments = dict(zip(told[::2], told[1::2], strict=True)).get(b"arguments")
+            found[each.decode()] = [documented_argument(each) for each in arguments or ()]
+    return found
+
+
+def documented_argument(fields: list[Any]) -> dict[str, Any]:
+    """One argument, without the versions of Redis that have it first."""
+    found = {name.decode(): value for name, value in zip(fields[::2], fields[1::2], strict=True)}
+    for note in ("since", "display_text"):
+        found.pop(note, None)
+    parts = [documented_argument(each) for each in found.get("arguments", ())]
+    return {
+        **found,
+        "flags": set(found.get("flags", ())),
+        "arguments": [part for part in parts if part["name"] not in NEW_CONDITIONS],
+    }
+
+
+def test_a_command_documents_the_arguments_of_its_namesake(pair: Pair) -> None:
+    ours, theirs = documented_arguments(pair.node), documented_arguments(pair.redis)
+    told = {name for name, arguments in ours.items() if arguments}
+    assert {"set", "getex", "expire", "scan", "hello", "client|tracking", "delex", "increx"} <= told
+    for name in told & theirs.keys():
+        assert ours[name] == theirs[name], name
+
+
 # -- differences that are meant -------------------------------------------------------------------------------------
 
 INVALID_KEY = ("-", b"ERR invalid key")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from haptera.dialects.resp.command_arguments import arguments_of
 from haptera.dialects.resp.reply_encoding import EMPTY_ARRAY, array, integer, map_of, set_of, simple, text
 
 if TYPE_CHECKING:
@@ -119,6 +120,9 @@ def documented(commands: Sequence[Command], version: Version) -> bytes:
 
 def _document(command: Command, version: Version) -> bytes:
     fields = {"summary": text(command.summary), "since": text(command.since), "group": text(command.group)}
+    arguments = arguments_of(command.name, version)
+    if arguments is not None:
+        fields["arguments"] = arguments
     if command.subcommands:
         fields["subcommands"] = documented(list(command.subcommands.values()), version)
     return _map(fields, version)

@@ -1,0 +1,187 @@
+"""The arguments of commands as COMMAND DOCS tells them: the redis-cli makes its hints of them.
+
+Each is a map of its name and its type, with the token that stands before it, whether it is optional and may stand
+several times, and the arguments that it is made of, or one of which it is. Commands of which nothing is told here take
+no arguments, or are told by their names alone.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from msgspec import Struct
+
+from haptera.dialects.resp.reply_encoding import array, integer, map_of, set_of, simple, text
+
+if TYPE_CHECKING:
+    from haptera.dialects.resp.reply_encoding import Version
+
+
+class Argument(Struct, frozen=True):
+    """One argument. ``kind`` is its type in the words of Redis; ``parts`` are those of a ``block`` or a ``oneof``."""
+
+    name: str
+    kind: str = "string"
+    token: str | None = None
+    flags: tuple[str, ...] = ()
+    parts: tuple[Argument, ...] = ()
+
+
+def _maybe(argument: Argument) -> Argument:
+    return Argument(argument.name, argument.kind, argument.token, ("optional", *argument.flags), argument.parts)
+
+
+def _many(argument: Argument) -> Argument:
+    return Argument(argument.name, argument.kind, argument.token, (*argument.flags, "multiple"), argument.parts)
+
+
+def _word(token: str) -> Argument:
+    return Argument(token.lower(), "pure-token", token)
+
+
+def _number(name: str, token: str | None = None) -> Argument:
+    return Argument(name, "integer", token)
+
+
+def _one_of(name: str, *parts: Argument, token: str | None = None) -> Argument:
+    return Argument(name, "oneof", token, parts=parts)
+
+
+def _words(name: str, tokens: str) -> Argument:
+    return _one_of(name, *map(_word, tokens.split()))
+
+
+_KEY: Final = Argument("key", "key")
+_VALUE: Final = Argument("value")
+_PAIRS: Final = _many(Argument("key_value", "block", parts=(_KEY, _VALUE)))
+_ENDS: Final = (
+    _number("seconds", "EX"),
+    _number("milliseconds", "PX"),
+    Argument("unix-time-seconds", "unix-time", "EXAT"),
+    Argument("unix-time-milliseconds", "unix-time", "PXAT"),
+)
+_EXISTENCE: Final = _words("condition", "NX XX")
+_TIMES: Final = _maybe(_words("condition", "NX XX GT LT"))
+_IF_VALUE: Final = (Argument("ifeq-value", token="IFEQ"), Argument("ifne-value", token="IFNE"))  # noqa: S106
+_ASYNC: Final = (_maybe(_words("async", "ASYNC SYNC")),)
+_PATTERN: Final = Argument("pattern", "pattern")
+
+#: The arguments of each command, by its name.
+ARGUMENTS: Final[dict[str, tuple[Argument, ...]]] = {
+    **dict.fromkeys(("get", "getdel", "strlen", "incr", "decr", "type", "persist"), (_KEY,)),
+    **dict.fromkeys(("ttl", "pttl", "expiretime", "pexpiretime"), (_KEY,)),
+    **dict.fromkeys(("object|encoding", "object|freq", "object|idletime", "object|refcount"), (_KEY,)),
+    **dict.fromkeys(("del", "unlink", "exists", "touch", "mget", "watch"), (_many(_KEY),)),
+    **dict.fromkeys(("mset", "msetnx"), (_PAIRS,)),
+    **dict.fromkeys(("append", "setnx", "getset", "delifeq"), (_KEY, _VALUE)),
+    **dict.fromkeys(("getrange", "substr"), (_KEY, _number("start"), _number("end"))),
+    **dict.fromkeys(("flushall", "flushdb"), _ASYNC),
+    "set": (
+        _KEY,
+        _VALUE,
+        _maybe(_one_of("condition", *_EXISTENCE.parts, *_IF_VALUE)),
+        _maybe(_word("GET")),
+        _maybe(_one_of("expiration", *_ENDS, _word("KEEPTTL"))),
+    ),
+    "setex": (_KEY, _number("seconds"), _VALUE),
+    "psetex": (_KEY, _number("milliseconds"), _VALUE),
+    "setrange": (_KEY, _number("offset"), _VALUE),
+    "getex": (_KEY, _maybe(_one_of("expiration", *_ENDS, _word("PERSIST")))),
+    "incrby": (_KEY, _number("increment")),
+    "decrby": (_KEY, _number("decrement")),
+    "delex": (_KEY, _maybe(_one_of("condition", *_IF_VALUE))),
+    "msetex": (
+        _number("numkeys"),
+        _PAIRS,
+        _maybe(_EXISTENCE),
+        _maybe(_one_of("expiration", *_ENDS, _word("KEEPTTL"))),
+    ),
+    "increx": (
+        _KEY,
+        _maybe(_number("increment", "BYINT")),
+        _maybe(_number("lower-bound", "LBOUND")),
+        _maybe(_number("upper-bound", "UBOUND")),
+        _maybe(_word("SATURATE")),
+        _maybe(_one_of("expiration", *_ENDS, _word("PERSIST"))),
+        _maybe(_word("ENX")),
+    ),
+    "expire": (_KEY, _number("seconds"), _TIMES),
+    "pexpire": (_KEY, _number("milliseconds"), _TIMES),
+    "expireat": (_KEY, Argument("unix-time-seconds", "unix-time"), _TIMES),
+    "pexpireat": (_KEY, Argument("unix-time-milliseconds", "unix-time"), _TIMES),
+    **dict.fromkeys(("rename", "renamenx"), (_KEY, Argument("newkey", "key"))),
+    "keys": (_PATTERN,),
+    "scan": (
+        _number("cursor"),
+        _maybe(Argument("pattern", "pattern", "MATCH")),
+        _maybe(_number("count", "COUNT")),
+        _maybe(Argument("type", token="TYPE")),  # noqa: S106
+    ),
+    "memory|usage": (_KEY, _maybe(_number("count", "SAMPLES"))),
+    "hello": (
+        _maybe(
+            Argument(
+                "arguments",
+                "block",
+                parts=(
+                    _number("protover"),
+                    _maybe(
+                        Argument(
+                            "username_password", "block", "AUTH", parts=(Argument("username"), Argument("password"))
+                        )
+                    ),
+                    _maybe(Argument("clientname", token="SETNAME")),  # noqa: S106
+                ),
+            )
+        ),
+    ),
+    "auth": (_maybe(Argument("username")), Argument("password")),
+    "ping": (_maybe(Argument("message")),),
+    "echo": (Argument("message"),),
+    "select": (_number("index"),),
+    "wait": (_number("numreplicas"), _number("timeout")),
+    "info": (_maybe(_many(Argument("section"))),),
+    "subscribe": (_many(Argument("channel")),),
+    "client|setname": (Argument("connection-name"),),
+    "client|reply": (_words("on_off_skip", "ON OFF SKIP"),),
+    "client|tracking": (
+        _words("status", "ON OFF"),
+        _maybe(_number("client-id", "REDIRECT")),
+        Argument("prefix", token="PREFIX", flags=("optional", "multiple", "multiple_token")),  # noqa: S106
+        *(_maybe(_word(word)) for word in ("BCAST", "OPTIN", "OPTOUT", "NOLOOP")),
+    ),
+    "config|get": (_many(Argument("parameter", "block", parts=(Argument("parameter"),))),),
+    "command|list": (
+        _maybe(
+            _one_of(
+                "filterby",
+                Argument("module-name", token="MODULE"),  # noqa: S106
+                Argument("category", token="ACLCAT"),  # noqa: S106
+                Argument("pattern", "pattern", "PATTERN"),
+                token="FILTERBY",  # noqa: S106
+            )
+        ),
+    ),
+    "slowlog|get": (_maybe(_number("count")),),
+}
+
+
+def arguments_of(name: str, version: Version) -> bytes | None:
+    """Return the arguments of a command, as COMMAND DOCS has them; None where nothing is told."""
+    arguments = ARGUMENTS.get(name)
+    return None if arguments is None else array([_encoded(each, version) for each in arguments])
+
+
+def _encoded(argument: Argument, version: Version) -> bytes:
+    fields = {"name": text(argument.name), "type": text(argument.kind)}
+    if not argument.parts:
+        fields["display_text"] = text(argument.name)
+    if argument.kind == "key":
+        fields["key_spec_index"] = integer(1 if argument.name == "newkey" else 0)
+    if argument.token is not None:
+        fields["token"] = text(argument.token)
+    if argument.flags:
+        fields["flags"] = set_of([simple(flag) for flag in argument.flags], version)
+    if argument.parts:
+        fields["arguments"] = array([_encoded(part, version) for part in argument.parts])
+    return map_of([(text(name), value) for name, value in fields.items()], version)
