@@ -93,7 +93,7 @@ def measure(servers: list[Server], rounds: int, commands: int) -> list[dict[str,
 
 
 def run_memtier(program: str, server: Server, protocol: str, requests: int) -> dict[str, float]:
-    """Have memtier_benchmark mix SET and GET as 1 to 10, and return its figures. Raises CalledProcessError if it fails."""
+    """Have memtier_benchmark mix SET and GET as 1 to 10; its figures. Raises CalledProcessError if it fails."""
     before = server.cpu_seconds()
     clients = ["-p", str(server.port), "-t", "2", "-c", str(CONNECTIONS // 2), "-n", str(requests // CONNECTIONS)]
     load = ["--ratio=1:10", "-d", str(VALUE_SIZE), f"--key-maximum={KEYS}", f"--protocol={protocol}"]
