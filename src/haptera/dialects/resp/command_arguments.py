@@ -17,57 +17,61 @@ if TYPE_CHECKING:
     from haptera.dialects.resp.reply_encoding import Version
 
 
-class Argument(Struct, frozen=True):
+class DocumentedArgument(Struct, frozen=True):
     """One argument. ``kind`` is its type in the words of Redis; ``parts`` are those of a ``block`` or a ``oneof``."""
 
     name: str
     kind: str = "string"
     token: str | None = None
     flags: tuple[str, ...] = ()
-    parts: tuple[Argument, ...] = ()
+    parts: tuple[DocumentedArgument, ...] = ()
 
 
-def _maybe(argument: Argument) -> Argument:
-    return Argument(argument.name, argument.kind, argument.token, ("optional", *argument.flags), argument.parts)
+def _maybe(argument: DocumentedArgument) -> DocumentedArgument:
+    return DocumentedArgument(
+        argument.name, argument.kind, argument.token, ("optional", *argument.flags), argument.parts
+    )
 
 
-def _many(argument: Argument) -> Argument:
-    return Argument(argument.name, argument.kind, argument.token, (*argument.flags, "multiple"), argument.parts)
+def _many(argument: DocumentedArgument) -> DocumentedArgument:
+    return DocumentedArgument(
+        argument.name, argument.kind, argument.token, (*argument.flags, "multiple"), argument.parts
+    )
 
 
-def _word(token: str) -> Argument:
-    return Argument(token.lower(), "pure-token", token)
+def _word(token: str) -> DocumentedArgument:
+    return DocumentedArgument(token.lower(), "pure-token", token)
 
 
-def _number(name: str, token: str | None = None) -> Argument:
-    return Argument(name, "integer", token)
+def _number(name: str, token: str | None = None) -> DocumentedArgument:
+    return DocumentedArgument(name, "integer", token)
 
 
-def _one_of(name: str, *parts: Argument, token: str | None = None) -> Argument:
-    return Argument(name, "oneof", token, parts=parts)
+def _one_of(name: str, *parts: DocumentedArgument, token: str | None = None) -> DocumentedArgument:
+    return DocumentedArgument(name, "oneof", token, parts=parts)
 
 
-def _words(name: str, tokens: str) -> Argument:
+def _words(name: str, tokens: str) -> DocumentedArgument:
     return _one_of(name, *map(_word, tokens.split()))
 
 
-_KEY: Final = Argument("key", "key")
-_VALUE: Final = Argument("value")
-_PAIRS: Final = _many(Argument("key_value", "block", parts=(_KEY, _VALUE)))
+_KEY: Final = DocumentedArgument("key", "key")
+_VALUE: Final = DocumentedArgument("value")
+_PAIRS: Final = _many(DocumentedArgument("key_value", "block", parts=(_KEY, _VALUE)))
 _ENDS: Final = (
     _number("seconds", "EX"),
     _number("milliseconds", "PX"),
-    Argument("unix-time-seconds", "unix-time", "EXAT"),
-    Argument("unix-time-milliseconds", "unix-time", "PXAT"),
+    DocumentedArgument("unix-time-seconds", "unix-time", "EXAT"),
+    DocumentedArgument("unix-time-milliseconds", "unix-time", "PXAT"),
 )
 _EXISTENCE: Final = _words("condition", "NX XX")
 _TIMES: Final = _maybe(_words("condition", "NX XX GT LT"))
-_IF_VALUE: Final = (Argument("ifeq-value", token="IFEQ"), Argument("ifne-value", token="IFNE"))  # noqa: S106
+_IF_VALUE: Final = (DocumentedArgument("ifeq-value", token="IFEQ"), DocumentedArgument("ifne-value", token="IFNE"))  # noqa: S106
 _ASYNC: Final = (_maybe(_words("async", "ASYNC SYNC")),)
-_PATTERN: Final = Argument("pattern", "pattern")
+_PATTERN: Final = DocumentedArgument("pattern", "pattern")
 
 #: The arguments of each command, by its name.
-ARGUMENTS: Final[dict[str, tuple[Argument, ...]]] = {
+ARGUMENTS: Final[dict[str, tuple[DocumentedArgument, ...]]] = {
     **dict.fromkeys(("get", "getdel", "strlen", "incr", "decr", "type", "persist"), (_KEY,)),
     **dict.fromkeys(("ttl", "pttl", "expiretime", "pexpiretime"), (_KEY,)),
     **dict.fromkeys(("object|encoding", "object|freq", "object|idletime", "object|refcount"), (_KEY,)),
@@ -107,57 +111,60 @@ ARGUMENTS: Final[dict[str, tuple[Argument, ...]]] = {
     ),
     "expire": (_KEY, _number("seconds"), _TIMES),
     "pexpire": (_KEY, _number("milliseconds"), _TIMES),
-    "expireat": (_KEY, Argument("unix-time-seconds", "unix-time"), _TIMES),
-    "pexpireat": (_KEY, Argument("unix-time-milliseconds", "unix-time"), _TIMES),
-    **dict.fromkeys(("rename", "renamenx"), (_KEY, Argument("newkey", "key"))),
+    "expireat": (_KEY, DocumentedArgument("unix-time-seconds", "unix-time"), _TIMES),
+    "pexpireat": (_KEY, DocumentedArgument("unix-time-milliseconds", "unix-time"), _TIMES),
+    **dict.fromkeys(("rename", "renamenx"), (_KEY, DocumentedArgument("newkey", "key"))),
     "keys": (_PATTERN,),
     "scan": (
         _number("cursor"),
-        _maybe(Argument("pattern", "pattern", "MATCH")),
+        _maybe(DocumentedArgument("pattern", "pattern", "MATCH")),
         _maybe(_number("count", "COUNT")),
-        _maybe(Argument("type", token="TYPE")),  # noqa: S106
+        _maybe(DocumentedArgument("type", token="TYPE")),  # noqa: S106
     ),
     "memory|usage": (_KEY, _maybe(_number("count", "SAMPLES"))),
     "hello": (
         _maybe(
-            Argument(
+            DocumentedArgument(
                 "arguments",
                 "block",
                 parts=(
                     _number("protover"),
                     _maybe(
-                        Argument(
-                            "username_password", "block", "AUTH", parts=(Argument("username"), Argument("password"))
+                        DocumentedArgument(
+                            "username_password",
+                            "block",
+                            "AUTH",
+                            parts=(DocumentedArgument("username"), DocumentedArgument("password")),
                         )
                     ),
-                    _maybe(Argument("clientname", token="SETNAME")),  # noqa: S106
+                    _maybe(DocumentedArgument("clientname", token="SETNAME")),  # noqa: S106
                 ),
             )
         ),
     ),
-    "auth": (_maybe(Argument("username")), Argument("password")),
-    "ping": (_maybe(Argument("message")),),
-    "echo": (Argument("message"),),
+    "auth": (_maybe(DocumentedArgument("username")), DocumentedArgument("password")),
+    "ping": (_maybe(DocumentedArgument("message")),),
+    "echo": (DocumentedArgument("message"),),
     "select": (_number("index"),),
     "wait": (_number("numreplicas"), _number("timeout")),
-    "info": (_maybe(_many(Argument("section"))),),
-    "subscribe": (_many(Argument("channel")),),
-    "client|setname": (Argument("connection-name"),),
+    "info": (_maybe(_many(DocumentedArgument("section"))),),
+    "subscribe": (_many(DocumentedArgument("channel")),),
+    "client|setname": (DocumentedArgument("connection-name"),),
     "client|reply": (_words("on_off_skip", "ON OFF SKIP"),),
     "client|tracking": (
         _words("status", "ON OFF"),
         _maybe(_number("client-id", "REDIRECT")),
-        Argument("prefix", token="PREFIX", flags=("optional", "multiple", "multiple_token")),  # noqa: S106
+        DocumentedArgument("prefix", token="PREFIX", flags=("optional", "multiple", "multiple_token")),  # noqa: S106
         *(_maybe(_word(word)) for word in ("BCAST", "OPTIN", "OPTOUT", "NOLOOP")),
     ),
-    "config|get": (_many(Argument("parameter", "block", parts=(Argument("parameter"),))),),
+    "config|get": (_many(DocumentedArgument("parameter", "block", parts=(DocumentedArgument("parameter"),))),),
     "command|list": (
         _maybe(
             _one_of(
                 "filterby",
-                Argument("module-name", token="MODULE"),  # noqa: S106
-                Argument("category", token="ACLCAT"),  # noqa: S106
-                Argument("pattern", "pattern", "PATTERN"),
+                DocumentedArgument("module-name", token="MODULE"),  # noqa: S106
+                DocumentedArgument("category", token="ACLCAT"),  # noqa: S106
+                DocumentedArgument("pattern", "pattern", "PATTERN"),
                 token="FILTERBY",  # noqa: S106
             )
         ),
@@ -172,7 +179,7 @@ def arguments_of(name: str, version: Version) -> bytes | None:
     return None if arguments is None else array([_encoded(each, version) for each in arguments])
 
 
-def _encoded(argument: Argument, version: Version) -> bytes:
+def _encoded(argument: DocumentedArgument, version: Version) -> bytes:
     fields = {"name": text(argument.name), "type": text(argument.kind)}
     if not argument.parts:
         fields["display_text"] = text(argument.name)
