@@ -210,6 +210,21 @@ async def test_a_reader_that_never_reads_has_no_more_commands_done_and_is_ended(
 
 
 @virtual_clock
+async def test_a_reader_of_one_large_answer_that_never_reads_is_ended() -> None:
+    async with with_dialect(write_timeout=20) as url:
+        async with connect(url) as db:
+            await db.set("large", bytes(8 * 1024 * 1024))
+        line = await Line.to(url)
+        line.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        line.writer.write(b"large\n")
+        await asyncio.sleep(1)
+        assert len(url.server._facts.connections()) == 1
+        await asyncio.sleep(60)
+        assert not url.server._facts.connections()
+        assert url.server._budget.used == 0
+
+
+@virtual_clock
 async def test_answers_that_are_not_taken_are_charged_to_the_process() -> None:
     async with with_dialect() as url:
         async with connect(url) as db:

@@ -72,7 +72,8 @@ async def test_a_change_of_a_part_has_the_bounds_of_a_value() -> None:
             assert await done(talk, "SETRANGE", "a", offset, "x") == TOO_LONG
         assert await talk.do("EXISTS", "a") == b":0\r\n"
         await talk.do("SET", "a", b"x" * VALUE_SIZE_MAX)
-        assert await done(talk, "APPEND", "a", "x") == TOO_LONG
+        for more in (b"x", b"x" * VALUE_SIZE_MAX):
+            assert await done(talk, "APPEND", "a", more) == TOO_LONG
         assert await done(talk, "APPEND", "a", "") == b":%d\r\n" % VALUE_SIZE_MAX
 
 
