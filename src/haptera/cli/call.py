@@ -82,7 +82,7 @@ def _write(answer: bytes, raw: bool) -> None:
         return
     try:
         value = msgspec.msgpack.decode(answer, strict=False)
-    except (msgspec.MsgspecError, ValueError, RecursionError):
+    except (ValueError, RecursionError):
         raise click.ClickException("the answer is no MessagePack; --raw writes it byte for byte") from None
     output.json_line(_shown(value))
 

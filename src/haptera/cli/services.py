@@ -29,7 +29,7 @@ async def _run(client: Client) -> int:
         answer = await peer.call("session", "describe", msgspec.msgpack.encode(()), timeout=client.timeout)
     try:
         described = _decode(answer)
-    except msgspec.MsgspecError as error:
+    except (ValueError, RecursionError) as error:  # text that is not UTF-8 is no MsgspecError
         raise RemoteProtocolError(Code.MALFORMED_FRAME, f"the server's answer to session.describe: {error}") from error
     rows = [{"service": name, "methods": methods} for name, methods in described]
     show_rows(

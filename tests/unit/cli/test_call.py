@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
+import threading
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 
 from haptera.testing import node_in_thread
+from haptera.wire import FrameDecoder, FrameType, encode_frame
 from tests.integration.commands import run
 
 if TYPE_CHECKING:
@@ -67,6 +71,44 @@ def test_a_call_that_fails_is_told(arguments: tuple[str, ...], code: int, named:
     ended = run("call", *arguments, "--url", url)
     assert named in ended.err
     assert ended.code == code
+
+
+def answer_one_call(listener: socket.socket, answer: bytes) -> None:
+    """Welcome one connection, and answer its first request with a payload."""
+    connection, _ = listener.accept()
+    with connection:
+        decoder = FrameDecoder(64 * 1024)
+        while data := connection.recv(65536):
+            for frame in decoder.receive(data) + decoder.receive(b""):
+                if frame.type == FrameType.HELLO:
+                    told = {
+                        "version": 1,
+                        "versions": [1],
+                        "agent": "impostor/1",
+                        "server_id": bytes(16),
+                        "session": msgspec.msgpack.decode(frame.payload)["session"],
+                        "nonce": bytes(32),
+                        "capabilities": ["pipelining"],
+                    }
+                    connection.sendall(encode_frame(FrameType.WELCOME, 0, 0, b"", msgspec.msgpack.encode(told)))
+                elif frame.type == FrameType.REQUEST:
+                    connection.sendall(encode_frame(FrameType.RESPONSE, 0, frame.stream, b"", answer))
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [b"\x91\x92\xa1\xff\x90", b"\x91" * 5000 + b"\x01", b"\xc1"],
+    ids=["text that is not UTF-8", "another type", "no MessagePack"],
+)
+def test_services_of_a_server_that_answers_otherwise_are_an_error_of_the_server(answer: bytes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = threading.Thread(target=answer_one_call, args=(listener, answer))
+        server.start()
+        ended = run("services", "--url", f"haptera://127.0.0.1:{listener.getsockname()[1]}")
+        server.join()
+    assert "the server's answer to session.describe" in ended.err
+    assert "Traceback" not in ended.err
+    assert ended.code == 5
 
 
 # -- completion

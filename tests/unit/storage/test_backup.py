@@ -213,6 +213,32 @@ def test_a_newer_format_is_told_from_damage() -> None:
     assert (caught.value.file, caught.value.found, caught.value.supported) == ("b", 2, 1)
 
 
+@pytest.mark.parametrize(
+    ("found", "put"),
+    [(b"\xa51.2.3", b"\xa51.2\xff3"), (b"\xa51.2.3", b"\xa51.2"), (b"\xa51.2.3", b"\x91" * 6)],
+    ids=["text that is not UTF-8", "cut short", "another type"],
+)
+def test_a_manifest_that_decrypts_to_something_else_is_damage(found: bytes, put: bytes) -> None:
+    store = Store.open(MemoryFileSystem())
+    store.append(3)
+    data, key = backup_of(store), store.keyring.newest
+    header = bytes_of.BackupHeader.decode(data[:52])
+    assert header is not None
+    keyring_data = data[52 : header.manifest_offset]
+    cipher = bytes_of._manifest_cipher(header.id, key)
+    sealed = data[header.manifest_offset : header.size]
+    text = cipher.decrypt(bytes(12), sealed, data[:52] + keyring_data)
+    assert text.count(found) == 1
+    text = text.replace(found, put)
+    other = bytes_of.BackupHeader(
+        header.key_id, header.id, header.keyring_size, header.keyring_check, len(text) + 16
+    ).encode()
+    forgery = other + keyring_data + cipher.encrypt(bytes(12), text, other + keyring_data)
+    with pytest.raises(DamagedBackup) as caught:
+        read(forgery, store.keyring)
+    assert caught.value.offset == header.manifest_offset
+
+
 def test_something_else_is_no_backup() -> None:
     with pytest.raises(DamagedBackup) as caught:
         read(b"key\tvalue\n" * 100, small()[1])

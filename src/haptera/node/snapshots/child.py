@@ -15,7 +15,6 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
-import msgspec
 
 from haptera import forks
 from haptera.node.snapshots.errors import SnapshotNotMade
@@ -204,7 +203,7 @@ class _Lines:
         for line in lines:
             try:
                 message = decode_message(line)
-            except msgspec.MsgspecError:
+            except (ValueError, RecursionError):  # text that is not UTF-8 is no MsgspecError
                 raise SnapshotNotMade(f"the process is another program: it wrote {line[:100]!r}") from None
             if not isinstance(message, FurtherOn):
                 self.last = message

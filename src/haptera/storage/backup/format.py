@@ -170,7 +170,7 @@ def read_manifest(header: BackupHeader, key: DataKey, keyring: bytes, data: byte
     try:
         text = _manifest_cipher(header.id, key).decrypt(_NONCE, data, header.encode() + keyring)
         manifest = msgspec.msgpack.decode(text, type=Manifest)
-    except (InvalidTag, msgspec.DecodeError):
+    except (InvalidTag, ValueError, RecursionError):  # text that is not UTF-8 is no DecodeError
         return None
     return manifest if manifest.in_order else None
 

@@ -7,6 +7,7 @@ import json
 import shutil
 from typing import TYPE_CHECKING
 
+import google_crc32c
 import pytest
 
 from haptera.client import open_embedded
@@ -212,6 +213,23 @@ def test_a_changed_line_is_not_shown_and_ends_with_11(directory: Path, capsys: p
     ended = Ended(capsys, "audit", "show", str(directory))
     assert (ended.code, len(ended.out.splitlines())) == (11, 10)
     assert "1 line of the log" in ended.err
+
+
+@pytest.mark.parametrize(
+    "inner",
+    ["[" * 10_000 + "]" * 10_000, '"\\ud800"', "x", "1" * 5000],
+    ids=["nested", "half a character", "no JSON", "a long number"],
+)
+def test_a_forged_line_with_a_right_check_is_not_shown_and_ends_with_11(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], inner: str
+) -> None:
+    (tmp_path / "audit").mkdir()
+    text = f'{{"sequence":1,"more":{inner},"previous":"{"0" * 64}"'.encode()
+    check = google_crc32c.value(text)
+    (tmp_path / "audit/0000000000000001.jsonl").write_bytes(text + b',"check":"%08x"}\n' % check)
+    ended = Ended(capsys, "audit", "show", str(tmp_path))
+    assert (ended.code, ended.out) == (11, "")
+    assert "Traceback" not in ended.err
 
 
 def test_verification_changes_nothing(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -93,6 +93,11 @@ def test_the_environment_has_the_modules_of_this_process() -> None:
         ("pass", "ended with 0"),
         ("print('hello')", "is another program"),
         ("print('{}')", "is another program"),
+        (
+            r"import os; os.write(1, b'{\"event\": \"failed\", \"kind\": \"\xff\", \"message\": \"\"}\n')",
+            "is another program",
+        ),
+        ("print('{\"event\": \"progress\", \"more\": ' + '[' * 100_000 + '}')", "is another program"),
         (f"print('x' * {2 << 20})", "writes lines of more than"),
         (f"print('x' * {2 << 20}, end='')", "writes lines of more than"),
         (says({"event": "failed", "kind": "E", "message": "it is damaged"}), "it is damaged"),
