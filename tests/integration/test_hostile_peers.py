@@ -115,9 +115,9 @@ def rubbish() -> bytes:
 BEFORE_THE_HANDSHAKE: dict[str, tuple[Callable[[], bytes], int]] = {
     "unknown versions": (lambda: hello(versions=[7, 9]), 1001),
     "no versions": (lambda: hello(versions=[]), 1001),
-    "HTTP": (lambda: b"GET / HTTP/1.1\r\nHost: example.org\r\nAccept: */*\r\n\r\n", 1002),
+    "SMTP": (lambda: b"EHLO example.org\r\n", 1002),
     "TLS": (lambda: bytes.fromhex("16030100fc010000f80303") + bytes(252), 1002),
-    "Redis": (lambda: b"*1\r\n$4\r\nPING\r\n", 1002),
+    "memcached": (lambda: b"get key\r\n", 1002),
     "rubbish": (rubbish, 1002),
     "two wrong bytes": (lambda: b"\r\n", 1002),
     "a second wrong byte": (lambda: b"\xfa\x00", 1002),
@@ -318,7 +318,7 @@ async def test_after_its_error_the_listener_reads_on_for_a_while_so_that_the_err
     """A close with unread bytes would be a reset, which destroys the ERROR on its way."""
     async with beside_a_good_peer(url) as server:
         raw = await RawPeer.open(server.url)
-        await raw.send(b"POST / HTTP/1.1\r\n" + bytes(2 * MIB))
+        await raw.send(b"EHLO example.org\r\n" + bytes(2 * MIB))
         await raw.send(bytes(2 * MIB))
         (frame,) = await raw.read_to_end()
         assert decode_failure(frame.payload).code == 1002
@@ -330,7 +330,7 @@ async def test_after_its_error_the_listener_reads_on_for_a_while_so_that_the_err
 async def test_a_peer_that_stays_after_its_error_is_closed(url: str) -> None:
     async with beside_a_good_peer(url) as server:
         raw = await RawPeer.open(server.url)
-        await raw.send(b"GET / HTTP/1.1\r\n\r\n")
+        await raw.send(b"EHLO example.org\r\n")
         await raw.read_to_end()
         await gone(server)
         await raw.close()

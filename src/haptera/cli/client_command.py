@@ -174,7 +174,7 @@ class Client:
         if self._dialled is not None:
             return Target(self._dialled, answered=self._welcomed)
         if self._databases:
-            return Target(shown_url(self.url), answered=False)
+            return Target(shown_url(self.url), answered=False, connected=self._databases[-1].connected_once)
         return None
 
     def run(

@@ -15,6 +15,7 @@ from haptera.errors import (
     LockLost,
     Outcome,
     ProtocolError,
+    RemoteProtocolError,
     ServerError,
     WaitTimeout,
 )
@@ -67,6 +68,13 @@ NEXT_STEPS: dict[int, str] = {
     Code.LAST_ADMIN: "make another user an administrator first: `haptera user assign USER admin`",
 }
 
+#: The next step where a server takes connections and says nothing. A Redis, for instance, and an HTTP server wait for
+#: the end of a line.
+SILENT_SERVER = (
+    "a server that speaks another protocol, as Redis and HTTP servers do, waits without a word; else the node is "
+    "frozen, or has too much to do"
+)
+
 #: A login is missing, or has failed: of the server it is known that it answers.
 OF_LOGIN = frozenset(
     {
@@ -86,10 +94,13 @@ EFFECTS: dict[Outcome, str] = {
 
 @dataclass(frozen=True)
 class Target:
-    """The store of a command: ``url`` is where it was looked for, ``answered`` whether it ever answered."""
+    """The store of a command: ``url`` is where it was looked for, ``answered`` whether it ever answered, and
+    ``connected`` whether a server took a connection there.
+    """
 
     url: str
     answered: bool
+    connected: bool = False
 
 
 def exit_code(error: HapteraError, *, change: bool = False, target: Target | None = None) -> int:
@@ -143,9 +154,18 @@ def fields(error: BaseException, target: Target | None = None) -> dict[str, Any]
 
 
 def _told_of(target: Target, error: BaseException) -> str:
-    if _is_of_login(error):
+    if _is_of_login(error) or _was_refused(error):
         return f"the server is {target.url}"
-    return f"{target.url} {'had answered before' if target.answered else 'has never answered'}"
+    if target.answered:
+        return f"{target.url} had answered before"
+    return f"{target.url} {'took the connection and' if target.connected else 'has'} never answered"
+
+
+def _was_refused(error: BaseException) -> bool:
+    """Whether a server has said something, be it in another protocol."""
+    if not isinstance(error, ConnectionLost):
+        return False
+    return error.failure is not None or isinstance(error.__cause__, RemoteProtocolError)
 
 
 def _fields(error: BaseException) -> dict[str, Any]:
@@ -167,14 +187,16 @@ def tell(error: HapteraError, *, change: bool = False, target: Target | None = N
     if change:
         text += EFFECTS[error.outcome]
         told["outcome"] = error.outcome
-    output.error(text, told, code, help_=help_ or next_step(error))
+    output.error(text, told, code, help_=help_ or next_step(error, target))
     return code
 
 
-def next_step(error: BaseException) -> str:
+def next_step(error: BaseException, target: Target | None = None) -> str:
     """The next step behind the error, or an empty text."""
     if not isinstance(error, ServerError):
         return ""
+    if error.code == Code.DEADLINE_EXCEEDED and target is not None and target.connected and not target.answered:
+        return SILENT_SERVER
     return NEXT_STEPS.get(error.code, "")
 
 

@@ -134,7 +134,7 @@ def _report(tally: Tally, reader: Reader, seconds: float, code: int, client: Cli
         stopped = f"stopped at {reader.unit} {tally.stopped_at}"
         message = f"{described(tally.error, client.target)}; {certain}{uncertain}; {stopped}"
         told = {**fields(tally.error, client.target), "message": message, **result}
-        output.error(message, told, code, help_=next_step(tally.error))
+        output.error(message, told, code, help_=next_step(tally.error, client.target))
 
 
 class Progress(Protocol):

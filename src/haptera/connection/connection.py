@@ -23,6 +23,7 @@ from haptera.connection.timekeeping import Timekeeper
 from haptera.errors import Code, LocalProtocolError, RemoteProtocolError, failure
 from haptera.wire import (
     FRAMES_MAX,
+    ForeignBytes,
     Frame,
     FrameDecoder,
 )
@@ -382,6 +383,8 @@ class Connection:
         self.outbox.clear()
         if isinstance(error, FloodError):
             self.go_away(said.code, said.message)
+        elif isinstance(error, ForeignBytes) and error.answer and self.role is Role.ACCEPTOR:
+            self.outbox.add_ready(error.answer)
         else:
             self._control.send_error(said)
         self._close(Closed(error))

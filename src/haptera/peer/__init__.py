@@ -15,6 +15,7 @@ from haptera.peer.backoff import Backoff, Pauses
 from haptera.peer.call import Answer, Call, CallStream
 from haptera.peer.connector import Connector, Dial, Flight
 from haptera.peer.event_log import EventLog
+from haptera.peer.foreign_bytes import is_frame, judge_dialler, refusal_of_frame
 from haptera.peer.identity import ANYONE, Identity
 from haptera.peer.keywords import ConnectionOptions
 from haptera.peer.lasting_peer import LastingPeer
@@ -91,6 +92,8 @@ __all__ = [
     "dial_address",
     "has_no_argument",
     "host_of",
+    "is_frame",
+    "judge_dialler",
     "link_of",
     "listen",
     "login_of",
@@ -100,6 +103,7 @@ __all__ = [
     "read_listening_options",
     "read_options",
     "read_password_file",
+    "refusal_of_frame",
     "respond_all",
     "send_away",
     "share_budget",

@@ -377,7 +377,9 @@ class Connector:
 
     def _last_loss(self) -> ConnectionLost:
         assert self._loss is not None  # an attempt has failed
-        return ConnectionLost(str(self._loss), outcome="not_applied", failure=self._loss.failure)
+        last = ConnectionLost(str(self._loss), outcome="not_applied", failure=self._loss.failure)
+        last.__cause__ = self._loss.__cause__
+        return last
 
     def _too_late(self) -> ConnectionLost:
         loss = self._loss

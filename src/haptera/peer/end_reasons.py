@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from haptera.errors import Code, ConnectionLost, Failure, describe
 from haptera.peer.event_log import EventLog, shortened
 from haptera.transport import TlsFailed
+from haptera.wire import ForeignBytes
 
 if TYPE_CHECKING:
     from haptera.connection import Closed
@@ -30,7 +31,7 @@ _OF_CONNECTIONS: Final = range(1000, 2000)
 
 
 def describe_end(
-    event: Closed, cause: Exception | None, refusal: Failure | None = None, *, admitted: bool
+    event: Closed, cause: Exception | None, refusal: Failure | None = None, *, admitted: bool, remote: str = ""
 ) -> ConnectionLost:
     """Return the error of the calls under way; ``cause`` is the transport's error, if it has ended by itself.
 
@@ -43,6 +44,9 @@ def describe_end(
         return ConnectionLost(f"the connection was ended: {refusal.message}", failure=refusal)
     if said is not None:
         message = f"the other side ended the connection: {describe(said.name, said.code, said.message, {})}"
+    elif isinstance(event.error, ForeignBytes):
+        place = "" if remote == "unix" else f" at {remote}"
+        message = f"the server{place} speaks {event.error.protocol}, not Haptera"
     elif event.error is not None:
         message = f"the connection was ended: {event.error}"
     elif cause is not None:

@@ -420,7 +420,7 @@ class Link(asyncio.Protocol):
         """
         if self.ending is not None:
             return
-        self.ending = describe_end(event, cause, refusal, admitted=self.admitted)
+        self.ending = describe_end(event, cause, refusal, admitted=self.admitted, remote=self.remote)
         self.error = event.error
         log_end(self.log, event, cause, reason, self.log_fields)
         if not self.ready.done():

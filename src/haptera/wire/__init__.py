@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from haptera.wire.compression import COMPRESSED_SIZE_MIN, Codec, available
 from haptera.wire.decoder import FRAMES_MAX, FrameDecoder
+from haptera.wire.foreign_protocols import ForeignBytes, foreign_protocol
 from haptera.wire.frame import (
     COMPRESSED,
     CONTINUED,
@@ -89,6 +90,7 @@ __all__ = [
     "TYPE_PLACE",
     "Codec",
     "Entries",
+    "ForeignBytes",
     "Frame",
     "FrameDecoder",
     "FrameType",
@@ -113,6 +115,7 @@ __all__ = [
     "encode_heads",
     "encode_payload",
     "encode_route",
+    "foreign_protocol",
     "has_layout",
     "hkdf_sha256",
     "ignored_tags",

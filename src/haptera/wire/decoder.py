@@ -8,6 +8,7 @@ from google_crc32c import extend as crc32c_extend
 from google_crc32c import value as crc32c
 
 from haptera.errors import Code, RemoteProtocolError
+from haptera.wire.foreign_protocols import ForeignBytes, foreign_protocol
 from haptera.wire.frame import (
     CHECKED_SIZE,
     HANDSHAKE_FRAME_SIZE_MAX,
@@ -23,8 +24,6 @@ from haptera.wire.frame import (
 )
 from haptera.wire.signature import TAG_SIZE, Signer
 
-#: The first bytes of a record of TLS: a handshake, which a dialler begins with, or the alert of a listener.
-_TLS_RECORDS: Final = (b"\x16\x03", b"\x15\x03")
 #: After so many frames the rest waits until it is asked for: to decode what one peer sends, and to act on it, stops
 #: everything else for a few milliseconds at most. Many bytes in few frames cost little.
 FRAMES_MAX: Final = 512
@@ -245,10 +244,9 @@ class FrameDecoder:
         """Name the fault of a header, in the order of checks of section 2."""
         if header[:2] != MAGIC_BYTES:
             found = header[:2].hex()
-            if self._first and header[:2] in _TLS_RECORDS:
-                return RemoteProtocolError(
-                    Code.MALFORMED_FRAME, "the bytes are TLS, and this side of the connection does not speak it"
-                )
+            protocol = foreign_protocol(header) if self._first else None
+            if protocol is not None:
+                return ForeignBytes(protocol)
             return RemoteProtocolError(
                 Code.MALFORMED_FRAME, f"the bytes are not a frame: they begin with {found}, not fa57"
             )

@@ -29,6 +29,7 @@ from haptera.errors import (
     VersionMismatch,
     failure,
 )
+from haptera.wire import ForeignBytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -273,6 +274,30 @@ def test_a_timeout_names_the_server(answered: bool, words: str, capsys: pytest.C
         },
         "exit_code": 6,
     }
+
+
+def test_a_server_that_takes_connections_and_says_nothing_may_speak_another_protocol(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    error = failure(3005, outcome="not_applied").exception()
+    assert tell(error, target=Target("haptera://h", answered=False, connected=True)) == 3
+    said, help_ = capsys.readouterr().err.splitlines()
+    assert said.endswith("; haptera://h took the connection and never answered")
+    assert "a server that speaks another protocol, as Redis" in help_
+    assert tell(error, target=Target("haptera://h", answered=True, connected=True)) == 5
+    assert "another protocol" not in capsys.readouterr().err
+
+
+def test_a_server_that_has_said_something_is_not_said_to_have_never_answered(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    refusal = failure(1008, outcome="not_applied")
+    refused = ConnectionLost("this address speaks RESP", outcome="not_applied", failure=refusal)
+    foreign = ConnectionLost("the server at 1.2.3.4:5 speaks HTTP, not Haptera", outcome="not_applied")
+    foreign.__cause__ = ForeignBytes("HTTP")
+    for error in (refused, foreign):
+        tell(error, target=Target("haptera://h", answered=False, connected=True))
+        assert capsys.readouterr().err == f"haptera: {error}; the server is haptera://h\n"
 
 
 def test_json_of_an_error_has_the_server_even_where_its_text_names_it(capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,13 +11,14 @@ from urllib.parse import quote
 
 import pytest
 
+from haptera import dial
 from haptera.cli.serve import _client_options
 from haptera.client import connect
-from haptera.errors import ConfigurationError
+from haptera.errors import ConfigurationError, ConnectionLost
 from haptera.node import NodeConfig, check_listening
 from haptera.node.frontend import frontend_connection
 from haptera.testing import node, virtual_clock
-from tests.support.certificates import Authority
+from tests.support.certificates import Authority, listening
 from tests.unit.dialects.lines import Lines
 
 if TYPE_CHECKING:
@@ -292,6 +293,31 @@ async def test_a_defect_of_a_session_ends_its_connection_alone(caplog: pytest.Lo
         assert await line.ended() == ""
         assert await other.ask("greeting") == "hello"
         assert "session_failed" in [record.message for record in caplog.records]
+
+
+@virtual_clock
+async def test_a_dialler_of_haptera_is_told_which_protocol_the_address_speaks() -> None:
+    async with with_dialect() as url:
+        place = url.server.urls[1].replace("resp://", "haptera://")
+        with pytest.raises(ConnectionLost, match=r"1008.*this address speaks RESP, not Haptera") as caught:
+            async with dial(place) as peer:
+                await peer.call("kv", "get", b"")
+        assert caught.value.outcome == "not_applied"
+        line = await Line.to(url)
+        assert await line.ask("greeting") == "hello"
+        await line.close()
+
+
+@virtual_clock
+async def test_a_dialler_of_haptera_without_tls_is_told_which_protocol_the_address_speaks(tmp_path: Path) -> None:
+    ours = Authority(tmp_path)
+    ours.issue("server", "localhost")
+    listen = ("haptera://127.0.0.1:0", "resps://127.0.0.1:0" + listening(tmp_path))
+    async with with_dialect(listen=listen) as url:
+        place = url.server.urls[1].partition("?")[0].replace("resps://", "haptera://")
+        with pytest.raises(ConnectionLost, match=r"1008.*this address speaks RESP with TLS, not Haptera"):
+            async with dial(place) as peer:
+                await peer.call("kv", "get", b"")
 
 
 @virtual_clock

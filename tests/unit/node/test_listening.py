@@ -106,7 +106,7 @@ async def test_what_connections_do_is_measured_while_they_last_and_after(tmp_pat
 @pytest.mark.parametrize(
     ("sent", "metric"),
     [
-        (b"GET / HTTP/1.1\r\n", 'protocol_errors_total{code="1002"}'),
+        (b"EHLO example.org\r\n", 'protocol_errors_total{code="1002"}'),
         (hello() + said(1003), 'protocol_errors_reported_total{code="1003"}'),
         (hello() + said(4242), 'protocol_errors_reported_total{code="other"}'),
     ],

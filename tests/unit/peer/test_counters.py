@@ -78,7 +78,7 @@ async def test_a_request_that_is_cancelled_as_it_comes_was_received() -> None:
 @pytest.mark.parametrize(
     ("sent", "kind", "code"),
     [
-        (b"GET / HTTP/1.1\r\n", RemoteProtocolError, 1002),
+        (b"anything else", RemoteProtocolError, 1002),
         (hello() + encode_frame(FrameType.HELLO, 0, 0), RemoteProtocolError, 1008),
         (
             hello()

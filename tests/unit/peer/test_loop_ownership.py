@@ -129,7 +129,7 @@ async def closed_and_killed(path: Path) -> None:
 async def told_what_is_wrong(path: Path) -> None:
     async with served(f"haptera+unix://{path}/s", Echo()) as server:
         raw = await RawPeer.open(server.url)
-        await raw.send(b"GET / HTTP/1.1\r\n\r\n" + bytes(MIB))
+        await raw.send(b"anything else" + bytes(MIB))
         (frame,) = await raw.read_to_end()
         assert decode_failure(frame.payload).code == 1002
         await raw.close()

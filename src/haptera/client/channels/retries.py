@@ -131,7 +131,9 @@ class StoreCall:
             outcome = "unknown"
         if outcome == lost.outcome:
             return lost
-        return ConnectionLost(str(lost), outcome=outcome, failure=lost.failure)
+        told = ConnectionLost(str(lost), outcome=outcome, failure=lost.failure)
+        told.__cause__ = lost.__cause__
+        return told
 
     @property
     def refusal(self) -> Exception | None:

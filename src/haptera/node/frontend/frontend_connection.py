@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from haptera.connection import Budget
 from haptera.errors import Code, RemoteProtocolError, failure
 from haptera.node.frontend.caller import DialectCaller
-from haptera.peer import describe_remote, unix_credentials
+from haptera.peer import describe_remote, is_frame, refusal_of_frame, unix_credentials
 from haptera.transport import TlsTransport, read_into_place, tune, untaken
 
 if TYPE_CHECKING:
@@ -161,9 +161,13 @@ class FrontendConnection(asyncio.Protocol):
         """Bytes have been read: hand them to the session."""
         if not self._known:
             self._come_in()
+        is_first = not self.bytes_received
         self.bytes_received += len(data)
         session = self._session
         if self._ending or session is None:
+            return
+        if is_first and is_frame(data):
+            self._refuse_frame()
             return
         self._in_session = True
         try:
@@ -371,6 +375,12 @@ class FrontendConnection(asyncio.Protocol):
         else:
             transport.close()
             self._linger = self.loop.call_later(LINGER_S, self._leave_behind, transport)
+
+    def _refuse_frame(self) -> None:
+        """The other side speaks Haptera: tell it in its own words which protocol this is."""
+        told = f"this address speaks {self._server.protocol}, not Haptera"
+        self.write(refusal_of_frame(told))
+        self.close(RemoteProtocolError(Code.PROTOCOL_VIOLATION, told).failure("not_applied"))
 
     def _half_close(self, transport: asyncio.Transport) -> None:
         """Send no more, and read on for a second: a plain close may be a reset, which destroys answers on their way."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from haptera.connection import AUTHENTICATION_TIMEOUT_S
 from haptera.errors import Code, ConfigurationError, RemoteProtocolError
 from haptera.node.frontend.frontend_connection import FrontendConnection
-from haptera.peer import EventLog
+from haptera.peer import EventLog, judge_dialler, refusal_of_frame
 from haptera.transport import (
     TLS_LOOK_S,
     TLS_OPTIONS,
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from haptera.node.frontend.dialect import Dialect, DialectSession
     from haptera.node.frontend.gateway import Gateway
     from haptera.transport import Address, Listener, TlsFiles
-
-_FOREIGN: Final = Foreign("it does not speak TLS")
 
 
 def read_dialect_options(dialect: Dialect, address: Address) -> tuple[Any, TlsFiles | None]:
@@ -72,6 +70,8 @@ class FrontendServer:
     ) -> None:
         self._settings, files = read_dialect_options(dialect, address)
         self._dialect = dialect
+        #: The name of its protocol, as it is written in texts.
+        self.protocol = dialect.protocol.upper()
         self._address = address
         self._on_connection = on_connection
         self._on_gone: dict[FrontendConnection, Callable[[], None]] = {}
@@ -139,7 +139,15 @@ class FrontendServer:
 
     def _accept_tls(self) -> asyncio.Protocol:
         assert self.tls is not None
-        return TlsTransport(self._accept, self.tls.current, lambda first: _FOREIGN, on_failure=self._tls_failed)
+        return TlsTransport(self._accept, self.tls.current, self._judge, on_failure=self._tls_failed)
+
+    def _judge(self, first: bytes) -> Foreign:
+        """Judge bytes that are no TLS. A dialler of Haptera reads which protocol this is."""
+        foreign = judge_dialler(first)
+        if not foreign.answer:
+            return foreign
+        told = f"this address speaks {self.protocol} with TLS, not Haptera"
+        return foreign._replace(answer=refusal_of_frame(told))
 
     def _tls_failed(self) -> None:
         self.tls_failures += 1

@@ -15,7 +15,6 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
-
 from haptera import forks
 from haptera.node.snapshots.errors import SnapshotNotMade
 from haptera.node.snapshots.messages import (
