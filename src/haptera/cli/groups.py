@@ -45,6 +45,8 @@ class LazyGroup(click.Group):
         module = importlib.import_module(f"{self._package}.{self._modules.get(cmd_name, cmd_name)}")
         command: click.Command = module.command
         command.name = cmd_name
+        if not isinstance(command, click.Group):
+            _keep_extra_arguments_to_itself(command)
         return command
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -58,6 +60,33 @@ class LazyGroup(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(self._lines.items()))
+
+
+def _keep_extra_arguments_to_itself(command: click.Command) -> None:
+    """Have the command count the arguments that it does not take, where click repeats them: one may be a password."""
+    if "parse_args" in vars(command):
+        return
+    parse = command.parse_args
+
+    def parse_args(ctx: click.Context, args: list[str]) -> list[str]:
+        takes_all, ctx.allow_extra_args = ctx.allow_extra_args, True
+        rest = parse(ctx, args)
+        if rest and not takes_all and not ctx.resilient_parsing:
+            raise click.UsageError(_too_many(command, len(rest)), ctx)
+        return rest
+
+    command.parse_args = parse_args  # type: ignore[method-assign]
+
+
+def _too_many(command: click.Command, count: int) -> str:
+    told = f"{count} argument{'' if count == 1 else 's'} too many, not repeated here, because one may be a secret"
+    options = {name for parameter in command.params for name in parameter.opts}
+    if "--new-password-file" in options:
+        return (
+            f"{told}; the prompt, --new-password-file or HAPTERA_NEW_PASSWORD takes a new password, and no argument, "
+            "which other users of the machine can read and a shell keeps in its history"
+        )
+    return f"{told}; quotes keep a text with spaces together"
 
 
 class ClientGroup(LazyGroup):

@@ -30,6 +30,7 @@ from haptera.cli.exit_codes import (
     WRONG_KEY,
     listed,
 )
+from haptera.cli.redis_command import redis_command
 from haptera.cli.remedies import remedy
 from haptera.cli.startup import has_terminal, stop_signals
 from haptera.errors import ConfigurationError, CorruptionError, HapteraError
@@ -188,6 +189,9 @@ class _Serving:
             "os": "os (an answered write is with the operating system; power loss may take it)",
         }[self._config.durability]
         program, target, signing = _program(), _client_options(server, self._config), self._config.signing_key_file
+        redis = redis_command(server.urls, None if self._config.no_auth else self._config.admin_user)
+        tried = [] if target is None else [f"{program} {each}{target}" for each in _FIRST_COMMANDS]
+        tried += [] if redis is None else [redis]
         lines = [
             f"Haptera {__version__} serves {node.data_dir}",
             *(f"  listening   {url}" for url in server.urls),
@@ -199,8 +203,8 @@ class _Serving:
                 for url in self._signed_by_exchange(server)
             ),
             f"  users       {_who_may(self._config, server)}",
-            *([] if target is None else ["In another terminal:"]),
-            *([] if target is None else [f"  {program} {each}{target}" for each in _FIRST_COMMANDS]),
+            *(["In another terminal:"] if tried else []),
+            *(f"  {each}" for each in tried),
             "Ctrl-C answers the requests under way and stops.",
         ]
         output.to_standard_error("\n".join(map(output.shown, lines)))

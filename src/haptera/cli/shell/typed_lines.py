@@ -30,6 +30,9 @@ def is_kept(line: str) -> bool:
     """Whether a typed line goes into the history: it is no secret, not too long, and does not begin with a blank."""
     if line.startswith((" ", "\t")) or len(line) > LINE_LENGTH_MAX:
         return False
+    words = line.split()
+    if words[:1] == ["passwd"] or words[:2] == ["user", "add"]:
+        return False  # a password may stand there by mistake
     return not any("://" in word and has_password(word.strip("'\"")) for word in line.replace("=", " ").split())
 
 

@@ -48,6 +48,8 @@ def test_its_user_alone_can_read_it(tmp_path: Path) -> None:
         "set k haptera+unix://ada:secret@/run/socket",
         " set k secret",
         "set k " + "v" * 5000,
+        "user add ada s3cret",
+        "passwd ada s3cret",
     ],
 )
 def test_a_line_with_a_password_or_a_blank_before_it_is_not_kept(line: str, tmp_path: Path) -> None:
