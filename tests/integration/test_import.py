@@ -205,3 +205,81 @@ def test_node_that_comes_back_in_time_is_only_a_delay(short_path: Path) -> None:
             assert importing.stdout is not None
             assert json.loads(importing.stdout.read())["stored"] == 3000
             assert stored(url) == dict(pairs)
+
+
+# -- an import that goes on
+
+
+def cut_import(path: Path) -> tuple[Path, Path]:
+    """A file of 1,500 rows of which the 1,200th is bad, imported as far as that, and its place."""
+    file = path / "rows.jsonl"
+    rows_of_it = [json.dumps({"key": f"k{n}", "value": str(n)}) for n in range(1500)]
+    rows_of_it[1199] = "bad"
+    file.write_text("\n".join(rows_of_it) + "\n")
+    ended = run("import", str(file), "--resume")
+    assert ended.code == 2
+    assert "1199 rows are certainly stored; stopped at line 1200" in ended.err
+    assert "the same command goes on from there" in ended.err
+    return file, path / "rows.jsonl.haptera-import"
+
+
+def test_a_mended_row_behind_the_place_is_stored_by_the_same_command(url: str, tmp_path: Path) -> None:
+    file, place = cut_import(tmp_path)
+    run("set", "k7", "changed")  # it is before the place, and stays
+    file.write_text(file.read_text().replace("bad", '{"key": "k1199", "value": "mended"}'))
+    ended = run("import", str(file), "--resume")
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.text.startswith("301 rows stored in ")
+    assert ended.text.endswith(", 1199 rows before\n")
+    assert not place.exists()
+    wanted = {f"k{n}": str(n) for n in range(1500)}
+    assert stored(url) == wanted | {"k1199": "mended", "k7": "changed"}
+
+
+def test_a_file_whose_stored_beginning_has_changed_is_refused(url: str, tmp_path: Path) -> None:
+    file, place = cut_import(tmp_path)
+    before, noted = stored(url), place.read_bytes()
+    content = file.read_bytes()
+    for changed in (content.replace(b'"k3"', b'"k4"', 1), content[:100]):
+        file.write_bytes(changed)
+        ended = run("import", str(file), "--resume")
+        assert ended.code == 2
+        assert "line 1199: the file has changed: the rows up to here are not the ones that are stored" in ended.err
+        assert (stored(url), place.read_bytes()) == (before, noted)
+
+
+def test_other_options_and_another_store_are_refused(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, _ = cut_import(tmp_path)
+    ended = run("import", str(file), "--resume", "--prefix", "a/", "--skip-bad")
+    assert ended.code == 2
+    assert "was begun with other values of prefix, skip_bad" in ended.err
+    with node_in_thread(listen="tcp") as other:
+        monkeypatch.setenv("HAPTERA_URL", other)
+        ended = run("import", str(file), "--resume")
+        assert ended.code == 2
+        assert "is of an import into another store" in ended.err
+        assert stored(other) == {}
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"[" * 100_000, b'{"format":2}', b"\xff", b'"x"'])
+def test_a_place_that_is_none_is_refused(url: str, tmp_path: Path, content: bytes) -> None:
+    file, place = cut_import(tmp_path)
+    place.write_bytes(content)
+    ended = run("import", str(file), "--resume")
+    assert ended.code == 2
+    assert "is not the place of an import that this version knows" in ended.err
+    assert place.read_bytes() == content
+
+
+def test_input_that_cannot_be_read_again_has_no_place(url: str, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    holder = os.open(pipe, os.O_RDWR)  # so that a read need not wait for a writer
+    try:
+        for file in ("-", str(pipe)):
+            ended = run("import", file, "--resume", stdin=b"k\tv\n")
+            assert ended.code == 2
+            assert "--resume needs a file that can be read again" in ended.err
+    finally:
+        os.close(holder)
+    assert stored(url) == {}

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import sys
 import time
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, Protocol
 
 import click
 
@@ -16,14 +17,28 @@ from haptera.cli.exit_codes import DONE, INTERRUPTED, UNKNOWN, USAGE
 from haptera.cli.failures import described, exit_code, fields, next_step
 from haptera.cli.parameter_type import ParameterType
 from haptera.cli.transfer.columns import Wanted
+from haptera.cli.transfer.errors import ChangedFile
+from haptera.cli.transfer.import_state import SUFFIX, CannotResume, ImportPlace, is_regular
 from haptera.cli.transfer.row_batches import Reader
 from haptera.cli.transfer.store_rows import Interrupted, Tally, store
-from haptera.errors import HapteraError
+from haptera.errors import HapteraError, PermissionDenied, UnknownMethod
 
 if TYPE_CHECKING:
     from haptera.client import Database
 
 TAB = "\t"
+#: The options that give the rows of a file their keys and values. An import that goes on must have the same.
+_MEANINGFUL: Final = [
+    "form",
+    "header",
+    "prefix",
+    "key_column",
+    "value_column",
+    "separator",
+    "comment",
+    "raw",
+    "skip_bad",
+]
 
 
 class Separator(ParameterType[str]):
@@ -51,6 +66,7 @@ class Separator(ParameterType[str]):
 @click.option("--comment", metavar="TEXT", help="Pass over lines that begin with this.")
 @click.option("--raw", is_flag=True, help="Take the fields of a TSV file as they stand, even in $'…'.")
 @click.option("--skip-bad", is_flag=True, help="Pass over rows that cannot be stored, and count them.")
+@click.option("--resume", is_flag=True, help=f"Keep the place in FILE{SUFFIX}, and go on from there.")
 @fence_option
 @client_options(timeout=30.0)
 def command(file: str, fence: int | None, client: Client, **options: Any) -> int:
@@ -67,6 +83,10 @@ def command(file: str, fence: int | None, client: Client, **options: Any) -> int
 
     Rows are stored in batches, each whole or not at all. When the import ends early, it says how many rows are
     certainly stored and at which line it stopped; to import the file again is always safe.
+
+    With --resume an import goes on where the one before it ended, however that ended, by kill -9 too. The place is kept
+    in a file beside FILE until all is stored. The file must begin with the bytes that were stored already, and the
+    options must be the same.
     """
     wanted = Wanted(
         header=options["header"],
@@ -82,9 +102,40 @@ def command(file: str, fence: int | None, client: Client, **options: Any) -> int
         name = "standard input" if file == "-" else file
         raise click.UsageError(f"cannot read {name}: {error.strerror or error}") from None
     with raw:
+        if options["resume"] and (file == "-" or not is_regular(file)):
+            raise click.UsageError("--resume needs a file that can be read again, and no pipe or standard input")
         size = 0 if file == "-" else Path(file).stat().st_size
-        reader = Reader(raw, file, wanted, form=options["form"], prefix=options["prefix"], skip_bad=options["skip_bad"])
-        return client.run(lambda db: _import(db, reader, size, fence, client), change=True)
+        read = partial(Reader, raw, file, wanted, form=options["form"], prefix=options["prefix"])
+        read = partial(read, skip_bad=options["skip_bad"])
+
+        async def run(db: Database) -> int:
+            if not options["resume"]:
+                return await _import(db, read(), size, fence, client)
+            place = await _place(db, file, options)
+            try:
+                place.note()  # a folder that takes no file is told before anything is stored
+            except OSError as error:
+                raise click.UsageError(f"cannot keep the place in {place.path}: {error.strerror or error}") from None
+            return await _import(
+                db, read(after=place.state.place, digest=place.state.digest, digests=True), size, fence, client, place
+            )
+
+        return client.run(run, change=True)
+
+
+async def _place(db: Database, file: str, options: dict[str, Any]) -> ImportPlace:
+    """The place at which an import begins or goes on. Raises ``UsageError`` for one of something else."""
+    try:
+        store: str | None = (await db.status())["node_id"].hex()
+    except (PermissionDenied, UnknownMethod):
+        store = None
+    given = {name: str(options[name]) for name in _MEANINGFUL if options[name]}
+    try:
+        return ImportPlace(file, store, given)
+    except CannotResume as error:
+        raise click.UsageError(f"{error}; without that file the import begins at the first line") from None
+    except OSError as error:
+        raise click.UsageError(f"cannot read the place of the import: {error}") from None
 
 
 def open_input(file: str) -> BinaryIO:
@@ -92,13 +143,28 @@ def open_input(file: str) -> BinaryIO:
     return standard_streams.open_input() if file == "-" else open(file, "rb", buffering=0)
 
 
-async def _import(db: Database, reader: Reader, size: int, fence: int | None, client: Client) -> int:
+async def _import(
+    db: Database, reader: Reader, size: int, fence: int | None, client: Client, place: ImportPlace | None = None
+) -> int:
     started = time.monotonic()
     with progress_bar(size) as update:
-        tally = await store(db, reader, update, fence=fence)
+        tally = await store(db, reader, update, fence=fence, place=place)
+    if place is not None:
+        _keep(place, tally)
     code = _code(tally)
-    _report(tally, reader, time.monotonic() - started, code, client)
+    _report(tally, reader, time.monotonic() - started, code, client, place)
     return code
+
+
+def _keep(place: ImportPlace, tally: Tally) -> None:
+    """Note the place at which an import has ended early; one that is done needs none any more."""
+    try:
+        if tally.error is None:
+            place.remove()
+        else:
+            place.note()
+    except OSError as error:
+        output.warning("place_not_kept", {"file": place.path, "meaning": error.strerror or str(error)})
 
 
 def _code(tally: Tally) -> int:
@@ -113,7 +179,7 @@ def _code(tally: Tally) -> int:
             return USAGE
 
 
-def _report(tally: Tally, reader: Reader, seconds: float, code: int, client: Client) -> None:
+def _report(tally: Tally, reader: Reader, seconds: float, code: int, client: Client, place: ImportPlace | None) -> None:
     result = {
         "stored": tally.stored,
         "skipped": reader.skipped,
@@ -121,20 +187,26 @@ def _report(tally: Tally, reader: Reader, seconds: float, code: int, client: Cli
         "uncertain": tally.uncertain,
         f"stopped_at_{reader.unit}": tally.stopped_at,
     }
+    if place is not None:
+        result["stored_before"] = place.stored_before
     rows = output.counted(tally.stored, "row")
     if client.as_json:
         output.json_line({**result, "seconds": round(seconds, 3)})
     elif tally.error is None:
         skipped = f", {output.counted(reader.skipped, f'bad {reader.unit}')} skipped" if reader.skipped else ""
         expired = f", {output.counted(tally.expired, 'row')} expired already" if tally.expired else ""
-        output.line(f"{rows} stored in {seconds:.1f} s{skipped}{expired}")
+        before = f", {output.counted(place.stored_before, 'row')} before" if place and place.stored_before else ""
+        output.line(f"{rows} stored in {seconds:.1f} s{before}{skipped}{expired}")
     if tally.error is not None:
         certain = f"{rows} {'is' if tally.stored == 1 else 'are'} certainly stored"
         uncertain = f", {tally.uncertain} may be" if tally.uncertain else ""
         stopped = f"stopped at {reader.unit} {tally.stopped_at}"
         message = f"{described(tally.error, client.target)}; {certain}{uncertain}; {stopped}"
         told = {**fields(tally.error, client.target), "message": message, **result}
-        output.error(message, told, code, help_=next_step(tally.error, client.target))
+        goes_on = "" if place is None else "the same command goes on from there"
+        if place is not None and isinstance(tally.error, ChangedFile):
+            goes_on = f"without {place.path} the import begins at the first line"
+        output.error(message, told, code, help_=next_step(tally.error, client.target) or goes_on)
 
 
 class Progress(Protocol):

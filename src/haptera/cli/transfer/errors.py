@@ -21,3 +21,10 @@ class WrongFile(BadFile):
     def __init__(self, reason: str) -> None:
         super().__init__(1, reason)
         self.args: tuple[str] = (reason,)
+
+
+class ChangedFile(BadFile):
+    """The rows up to ``place``, which are stored already, are no longer those of the file."""
+
+    def __init__(self, place: int, unit: str) -> None:
+        super().__init__(place, "the file has changed: the rows up to here are not the ones that are stored", unit)

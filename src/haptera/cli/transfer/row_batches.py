@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 from haptera.cli.transfer.csv_rows import CsvRows
-from haptera.cli.transfer.errors import BadFile, WrongFile
+from haptera.cli.transfer.errors import BadFile, ChangedFile, WrongFile
 from haptera.cli.transfer.json_rows import json_rows
 from haptera.cli.transfer.recognise_format import Format, foreign, format_of
 from haptera.cli.transfer.tsv_rows import DelimitedRows
@@ -35,16 +36,35 @@ class RowBatch:
     #: Bytes of the file read so far, before decompression.
     position: int
     expires_at: float | None = None
+    #: The digest of all rows of the file up to the last one of these, where it was asked for.
+    digest: str = ""
 
 
 class Reader:
-    """Reads one file. ``name`` may say its format; ``skipped`` counts the rows that were passed over as bad."""
+    """Reads one file. ``name`` may say its format; ``skipped`` counts the rows that were passed over as bad.
+
+    Rows up to the place ``after`` are read and given to no one; their digest must be ``digest``. With ``digests`` each
+    batch has one.
+    """
 
     def __init__(
-        self, raw: BinaryIO, name: str, wanted: Wanted, *, form: Format | None, prefix: str = "", skip_bad: bool = False
+        self,
+        raw: BinaryIO,
+        name: str,
+        wanted: Wanted,
+        *,
+        form: Format | None,
+        prefix: str = "",
+        skip_bad: bool = False,
+        after: int = 0,
+        digest: str = "",
+        digests: bool = False,
     ) -> None:
         self.skipped: int = 0
         self._source = Source(raw)
+        self._after = after
+        self._expected = digest if after else None
+        self._digest = hashlib.sha256() if digests else None
         self._name = name
         self._wanted = wanted
         self._form = form
@@ -73,26 +93,51 @@ class Reader:
         expires_at: float | None = None
         try:
             for key, value, expires in self._good_rows():
+                count += 1
+                if self.place <= self._after:
+                    self._add(key, value, expires)
+                    continue
+                self._check_beginning()
                 if items and expires != expires_at:
-                    yield RowBatch(items, first, self.place - 1, self.bytes_read, expires_at)
+                    yield self._batch(items, first, self.place - 1, expires_at)
                     items, size = [], 0
                 if not items:
                     first, expires_at = self.place, expires
                 items.append((key, value))
-                count += 1
+                self._add(key, value, expires)
                 size += len(key) + len(value)
                 if len(items) >= BATCH_ROWS_MAX or size >= BATCH_SIZE_MAX:
-                    yield RowBatch(items, first, self.place, self.bytes_read, expires_at)
+                    yield self._batch(items, first, self.place, expires_at)
                     items, size = [], 0
         except BadFile:
+            self._check_beginning()
             if items:
-                yield RowBatch(items, first, self.place - 1, self.bytes_read, expires_at)
+                yield self._batch(items, first, self.place - 1, expires_at)
             raise
+        self._check_beginning()
         if items:
-            yield RowBatch(items, first, self.place, self.bytes_read, expires_at)
+            yield self._batch(items, first, self.place, expires_at)
         if not count and not self._source.empty:
             bad = f"; {self.skipped} bad ones were passed over" if self.skipped else ""
             raise WrongFile(f"the file is not empty, and has no rows{bad}")
+
+    def _batch(self, items: list[tuple[str, bytes]], first: int, last: int, expires_at: float | None) -> RowBatch:
+        return RowBatch(items, first, last, self.bytes_read, expires_at, self._told_digest())
+
+    def _add(self, key: str, value: bytes, expires: float | None) -> None:
+        """Have a row in the digest."""
+        if self._digest is not None:
+            name = key.encode()
+            self._digest.update(b"%d %d %r " % (len(name), len(value), expires) + name + value)
+
+    def _told_digest(self) -> str:
+        return "" if self._digest is None else self._digest.hexdigest()
+
+    def _check_beginning(self) -> None:
+        """Raise `ChangedFile` unless the rows that were passed over are those of the digest that was asked for."""
+        expected, self._expected = self._expected, None
+        if expected is not None and self._told_digest() != expected:
+            raise ChangedFile(self._after, self.unit)
 
     def _good_rows(self) -> Iterator[tuple[str, bytes, float | None]]:
         self._rows = self._open()

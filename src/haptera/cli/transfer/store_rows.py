@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
@@ -14,6 +15,7 @@ from haptera.errors import HapteraError
 from haptera.key_rules import TTL_MAX_MS
 
 if TYPE_CHECKING:
+    from haptera.cli.transfer.import_state import ImportPlace
     from haptera.cli.transfer.row_batches import Reader, RowBatch
     from haptera.client import Database
 
@@ -25,6 +27,9 @@ TTL_MIN_S: Final = 0.001
 
 #: Batches that are read but not yet sent, so that reading and sending overlap.
 READ_AHEAD_MAX: Final = 4
+
+#: Batches behind one whose call is late that an import with a place sends: some megabytes of rows.
+ORDER_MAX: Final = 8 * IN_FLIGHT_MAX
 
 #: An import that is interrupted waits so long for the answers that are under way: Ctrl-C means now.
 INTERRUPTED_SECONDS_MAX: Final = 1.0
@@ -73,17 +78,19 @@ async def store(
     read: Callable[[Reader], AsyncGenerator[RowBatch, None]] | None = None,
     *,
     fence: int | None = None,
+    place: ImportPlace | None = None,
 ) -> Tally:
     """Store all rows of ``reader``, many calls at a time, until the first that fails or Ctrl-C.
 
     ``update`` is told how far the file is read and how many rows are stored. ``read`` is `read_ahead`; a test on a
     virtual clock has another, without a thread. Each call is made only while the lock of the token ``fence`` is held.
+    ``place`` is told how far all rows are stored.
 
     Calls under way together are not ordered, so a batch with a key that is also in batches under way waits for them:
     of a key that comes twice the later row wins.
     """
     tally = Tally()
-    flight = InFlight(db, tally, fence)
+    flight = InFlight(db, tally, fence, place)
     batches = (read or read_ahead)(reader)
     try:
         try:
@@ -105,35 +112,56 @@ async def store(
 
 
 @dataclass
+class Sent:
+    """A batch that was sent. ``stored`` is False where all of it had expired, and None where that is not known yet."""
+
+    batch: RowBatch
+    stored: bool | None = None
+
+
+@dataclass
 class InFlight:
-    """The calls under way. ``sent_to`` is the last place in the file that belongs to a batch that was sent."""
+    """The calls under way. ``sent_to`` is the last place in the file that belongs to a batch that was sent.
+
+    ``order`` has the batches that were sent, in the order of the file, from the first one that is not done on. It is
+    empty without a ``place``, which is behind the ones before.
+    """
 
     db: Database
     tally: Tally
     fence: int | None
+    place: ImportPlace | None = None
     sent_to: int = 0
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
     keys: set[str] = field(default_factory=set)
+    order: deque[Sent] = field(default_factory=deque)
 
     async def send(self, batch: RowBatch) -> None:
         """Send a batch as soon as it may be under way beside the others."""
         keys = {key for key, _ in batch.items}
-        while self.tasks and (len(self.tasks) >= IN_FLIGHT_MAX or not self.keys.isdisjoint(keys)):
+        while self.tasks and (
+            len(self.tasks) >= IN_FLIGHT_MAX or len(self.order) >= ORDER_MAX or not self.keys.isdisjoint(keys)
+        ):
             await asyncio.wait(self.tasks, return_when=asyncio.FIRST_COMPLETED)
         if self.tally.error is not None:
             self.tally.stop(batch.first, self.tally.error)
             return
         self.keys |= keys
         self.sent_to = batch.last
-        task = asyncio.create_task(self._store(batch, keys))
+        sent = Sent(batch)
+        if self.place is not None:
+            self.order.append(sent)
+        task = asyncio.create_task(self._store(sent, keys))
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
 
-    async def _store(self, batch: RowBatch, keys: set[str]) -> None:
+    async def _store(self, sent: Sent, keys: set[str]) -> None:
+        batch = sent.batch
         ttl = None if batch.expires_at is None else min(batch.expires_at - time.time(), TTL_MAX_MS / 1000)
         if ttl is not None and ttl < TTL_MIN_S:
             self.tally.expired += len(batch.items)
             self.keys -= keys
+            self._done(sent, stored=False)
             return
         try:
             await self.db.set_many(batch.items, ttl=ttl, fence=self.fence)
@@ -143,8 +171,19 @@ class InFlight:
             self.tally.unanswered(batch, sent=self.db.connected_once)
         else:
             self.tally.stored += len(batch.items)
+            self._done(sent, stored=True)
         finally:
             self.keys -= keys
+
+    def _done(self, sent: Sent, *, stored: bool) -> None:
+        """Take the batches that are done off the beginning of the order: the place is behind them."""
+        sent.stored = stored
+        while self.place is not None and self.order and self.order[0].stored is not None:
+            first = self.order.popleft()
+            try:
+                self.place.advance(first.batch, stored=first.stored is True)
+            except OSError as error:
+                self.tally.stop(first.batch.last + 1, error)
 
     async def landed(self) -> None:
         """Wait for all that are under way."""
