@@ -72,6 +72,7 @@ COMMANDS: Final = {
     "bench": "Measure a store, or the messaging library.",
     "services": "List the services of a server, and their methods.",
     "call": "Call a method of any service.",
+    "decode": "Show the frames in a recording of a connection.",
     "completion": "Write the completion script of a shell.",
 }
 

@@ -57,10 +57,12 @@ from haptera.wire.payload import (
     Limits,
     Welcome,
     decode_failure,
+    decode_open_map,
     decode_payload,
     encode_payload,
     map_size,
 )
+from haptera.wire.recorded_frames import RecordedFrame, RecordedFrames, RecordingFault
 from haptera.wire.signature import SECRET_SIZE_MIN, Signer, check_secret, direction_keys, hkdf_sha256, preshared_keys
 
 __all__ = [
@@ -99,6 +101,9 @@ __all__ = [
     "LaidOut",
     "Layout",
     "Limits",
+    "RecordedFrame",
+    "RecordedFrames",
+    "RecordingFault",
     "Signer",
     "Tag",
     "Welcome",
@@ -106,6 +111,7 @@ __all__ = [
     "check_secret",
     "decode_entries",
     "decode_failure",
+    "decode_open_map",
     "decode_payload",
     "decode_route",
     "direction_keys",

@@ -38,7 +38,7 @@ WORDS: Final = {
 #: Commands of `haptera` without a place in a shell: they serve, they work on the directory of a store that is not
 #: served, or they measure by connections of their own.
 ELSEWHERE: Final = frozenset(
-    {"serve", "shell", "restore", "storage", "audit", "pitr", "dev-certs", "bench", "completion"}
+    {"serve", "shell", "restore", "storage", "audit", "pitr", "dev-certs", "bench", "decode", "completion"}
 )
 
 #: Options that all lines of a shell share, and that so go with `haptera shell`.
