@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Final
 
 from haptera.cli import standard_streams
+from haptera.cli.progress_option import Update, progress
 from haptera.errors import MissingKey, StorageError
 
 if TYPE_CHECKING:
@@ -34,16 +34,9 @@ class BackupSource:
 
         return ArchivedSegments(archive, self.reader, self._master)
 
-    def progress(self, doing: str) -> AbstractContextManager[Callable[[int], None]]:
-        """A bar over the bytes of the backup on a terminal; where there is none, or no package rich, nothing."""
-        if sys.stderr.isatty():
-            try:
-                from haptera.cli.progress import Bytes
-            except ModuleNotFoundError:
-                pass
-            else:
-                return Bytes(doing, self.reader.size)
-        return nullcontext(lambda _: None)
+    def progress(self, doing: str, *, wanted: bool) -> AbstractContextManager[Update]:
+        """Return the progress over the bytes of the backup."""
+        return progress(doing, self.reader.size, wanted=wanted)
 
 
 @contextmanager

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from haptera.cli import output, standard_streams
 from haptera.cli.client_command import Client, Span, client_options, range_options
 from haptera.cli.exit_codes import CANNOT_WRITE, DONE
+from haptera.cli.progress_option import is_shown, progress, progress_option
 from haptera.cli.transfer.write_rows import WRITERS, Writer, format_for, new_file
 from haptera.errors import HapteraError, PermissionDenied, UnknownMethod
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from haptera.cli.transfer.recognise_format import Format
-    from haptera.client import Database
+    from haptera.client import Database, Entry
+
+#: Entries after which the progress is told again: each would cost a tenth of the time.
+UPDATED_ENTRIES: Final = 100
 
 
 @click.command()
@@ -24,8 +30,9 @@ if TYPE_CHECKING:
 @click.option(
     "--format", "form", type=click.Choice(list(WRITERS)), help="The format; by default by the name of FILE, else jsonl."
 )
+@progress_option
 @client_options(timeout=30.0)
-def command(file: str, span: Span, form: Format | None, client: Client) -> int:
+def command(file: str, span: Span, form: Format | None, no_progress: bool, client: Client) -> int:
     """Write every entry, or the entries of a range, to FILE; - is standard output.
 
     The entries are all of one revision. `haptera import` reads the file and stores each key and value byte for byte as
@@ -40,16 +47,16 @@ def command(file: str, span: Span, form: Format | None, client: Client) -> int:
         raise click.UsageError("a terminal would obey the control characters of CSV; --format tsv escapes them")
 
     async def to_standard_output(db: Database) -> int:
-        async with db.scan(**span) as entries:
-            async for entry in entries:
-                output.write(write(entry))
+        # A terminal that shows the entries has no room for a line that is drawn again and again.
+        shows = not no_progress and not output.is_terminal()
+        await _written(db, span, lambda entry: output.write(write(entry)), shows=shows)
         await _warn(db)
         return DONE
 
     async def to_file(db: Database) -> int:
         started = time.monotonic()
         try:
-            count, revision = await _export(db, span, file, write)
+            count, revision = await _export(db, span, file, write, shows=not no_progress)
         except OSError as error:
             if isinstance(error, HapteraError):  # of the store: a lost connection and a timeout are OSErrors, too
                 raise
@@ -67,13 +74,25 @@ def command(file: str, span: Span, form: Format | None, client: Client) -> int:
     return client.run(to_standard_output if file == "-" or standard_streams.is_output(file) else to_file)
 
 
-async def _export(db: Database, span: Span, name: str, write: Writer) -> tuple[int, int | None]:
-    count = 0
+async def _export(db: Database, span: Span, name: str, write: Writer, *, shows: bool) -> tuple[int, int | None]:
     with new_file(name) as file:
+        return await _written(db, span, lambda entry: file.write(write(entry)), shows=shows)
+
+
+async def _written(
+    db: Database, span: Span, write: Callable[[Entry], object], *, shows: bool
+) -> tuple[int, int | None]:
+    """Hand the entries of a range to ``write``, and return their number and revision."""
+    total = await db.count(**span) if shows and is_shown() else None
+    count = 0
+    with progress("exporting", total, "entries", counts=True, wanted=shows) as update:
         async with db.scan(**span) as entries:
             async for entry in entries:
-                file.write(write(entry))
+                write(entry)
                 count += 1
+                if not count % UPDATED_ENTRIES:
+                    update(count)
+            update(count)
             return count, entries.revision
 
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Final, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 import click
 
@@ -16,6 +15,7 @@ from haptera.cli.client_command import Client, client_options, fence_option
 from haptera.cli.exit_codes import DONE, INTERRUPTED, UNKNOWN, USAGE
 from haptera.cli.failures import described, exit_code, fields, next_step
 from haptera.cli.parameter_type import ParameterType
+from haptera.cli.progress_option import progress, progress_option
 from haptera.cli.transfer.columns import Wanted
 from haptera.cli.transfer.errors import ChangedFile
 from haptera.cli.transfer.import_state import SUFFIX, CannotResume, ImportPlace, is_regular
@@ -68,8 +68,9 @@ class Separator(ParameterType[str]):
 @click.option("--skip-bad", is_flag=True, help="Pass over rows that cannot be stored, and count them.")
 @click.option("--resume", is_flag=True, help=f"Keep the place in FILE{SUFFIX}, and go on from there.")
 @fence_option
+@progress_option
 @client_options(timeout=30.0)
-def command(file: str, fence: int | None, client: Client, **options: Any) -> int:
+def command(file: str, fence: int | None, no_progress: bool, client: Client, **options: Any) -> int:
     """Store the rows of a file; - is standard input, and a gzip file is unpacked.
 
     The file may come from `haptera export` or `haptera scan`; it may be any TSV or CSV file, or JSON lines. The
@@ -107,18 +108,18 @@ def command(file: str, fence: int | None, client: Client, **options: Any) -> int
         size = 0 if file == "-" else Path(file).stat().st_size
         read = partial(Reader, raw, file, wanted, form=options["form"], prefix=options["prefix"])
         read = partial(read, skip_bad=options["skip_bad"])
+        storing = partial(_import, client=client, size=size, fence=fence, shows=not no_progress)
 
         async def run(db: Database) -> int:
             if not options["resume"]:
-                return await _import(db, read(), size, fence, client)
+                return await storing(db, read())
             place = await _place(db, file, options)
             try:
                 place.note()  # a folder that takes no file is told before anything is stored
             except OSError as error:
                 raise click.UsageError(f"cannot keep the place in {place.path}: {error.strerror or error}") from None
-            return await _import(
-                db, read(after=place.state.place, digest=place.state.digest, digests=True), size, fence, client, place
-            )
+            resumed = read(after=place.state.place, digest=place.state.digest, digests=True)
+            return await storing(db, resumed, place=place)
 
         return client.run(run, change=True)
 
@@ -144,10 +145,17 @@ def open_input(file: str) -> BinaryIO:
 
 
 async def _import(
-    db: Database, reader: Reader, size: int, fence: int | None, client: Client, place: ImportPlace | None = None
+    db: Database,
+    reader: Reader,
+    *,
+    client: Client,
+    size: int,
+    fence: int | None,
+    shows: bool,
+    place: ImportPlace | None = None,
 ) -> int:
     started = time.monotonic()
-    with progress_bar(size) as update:
+    with progress("importing", size, "rows", wanted=shows) as update:
         tally = await store(db, reader, update, fence=fence, place=place)
     if place is not None:
         _keep(place, tally)
@@ -207,35 +215,3 @@ def _report(tally: Tally, reader: Reader, seconds: float, code: int, client: Cli
         if place is not None and isinstance(tally.error, ChangedFile):
             goes_on = f"without {place.path} the import begins at the first line"
         output.error(message, told, code, help_=next_step(tally.error, client.target) or goes_on)
-
-
-class Progress(Protocol):
-    """Shows how far an import is, by a function that takes the position in the file and the rows stored."""
-
-    def __enter__(self) -> Update: ...
-
-    def __exit__(self, *_: object) -> None: ...
-
-
-class Update(Protocol):
-    def __call__(self, position: int, rows: int, /) -> None: ...
-
-
-class Silence:
-    """Shows nothing: standard error is no terminal."""
-
-    def __enter__(self) -> Update:
-        return lambda position, rows: None
-
-    def __exit__(self, *_: object) -> None: ...
-
-
-def progress_bar(size: int) -> Progress:
-    """A bar on a terminal, over the ``size`` bytes of the file (0: not known)."""
-    if not sys.stderr.isatty():
-        return Silence()
-    try:
-        from haptera.cli.progress import Bar
-    except ModuleNotFoundError:
-        return Silence()
-    return Bar(size)

@@ -1,61 +1,94 @@
-"""The progress bars of an import and of a backup, on standard error."""
+"""The progress of long commands on a terminal, on standard error, by the package rich."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
 
 from rich.console import Console
 from rich.progress import (
     BarColumn,
-    DownloadColumn,
     Progress,
+    ProgressColumn,
     SpinnerColumn,
     TaskProgressColumn,
     TextColumn,
     TimeRemainingColumn,
-    TransferSpeedColumn,
 )
+from rich.text import Text
+
+from haptera.cli.output import size
+
+if TYPE_CHECKING:
+    from rich.progress import Task
+
+    from haptera.cli.progress_option import Update
+
+#: Columns of a terminal from which on there is room for a bar and the rate.
+WIDE: Final = 70
 
 
-class Bar:
-    """A bar over the ``size`` bytes of a file, with the rows stored; without a size a spinner in its place."""
+class ProgressLine:
+    """A line with the part that is done, its rate and the time left, or a spinner where the whole is not known.
 
-    def __init__(self, size: int) -> None:
-        known = (BarColumn(), TaskProgressColumn(), TimeRemainingColumn()) if size else (SpinnerColumn(),)
-        self._progress = Progress(
-            TextColumn("importing"), *known, TextColumn("{task.fields[rows]:,} rows"), console=Console(stderr=True)
-        )
-        self._task = self._progress.add_task("import", total=size or None, rows=0)
+    The whole is ``total`` in bytes, or in ``noun`` where ``counts`` says so. Rows that are stored of a file are
+    ``noun`` beside its bytes.
+    """
 
-    def __enter__(self) -> Callable[[int, int], None]:
+    def __init__(self, doing: str, total: int | None, noun: str = "", *, counts: bool = False) -> None:
+        console = Console(stderr=True)
+        wide = console.width >= WIDE
+        columns: list[str | ProgressColumn] = [TextColumn(doing)]
+        if total:
+            columns += [BarColumn(bar_width=None)] if wide else []
+            columns.append(TaskProgressColumn())
+        else:
+            columns.append(SpinnerColumn())
+        columns.append(_Count(noun, counts=counts, of_total=wide))
+        if wide or not total:
+            columns.append(_Rate(noun, counts=counts))
+        if total:
+            columns.append(TimeRemainingColumn(compact=True))
+        self._progress = Progress(*columns, console=console, expand=wide and bool(total))
+        self._task = self._progress.add_task(doing, total=total or None, rows=0)
+
+    def __enter__(self) -> Update:
         self._progress.start()
         return self._update
 
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
-    def _update(self, position: int, rows: int) -> None:
-        """The file was read up to ``position``, and ``rows`` are stored. Drawn some times a second, by a thread."""
-        self._progress.update(self._task, completed=position, rows=rows)
+    def _update(self, done: int, rows: int = 0) -> None:
+        """So much is done. Drawn some times a second, by a thread."""
+        self._progress.update(self._task, completed=done, rows=rows)
 
 
-class Bytes:
-    """A spinner with the bytes done and their rate, or a bar where their number is known."""
+class _Count(ProgressColumn):
+    """The rows, entries or bytes that are done."""
 
-    def __init__(self, doing: str, size: int | None = None) -> None:
-        known = (BarColumn(), TaskProgressColumn()) if size else (SpinnerColumn(),)
-        self._progress = Progress(
-            TextColumn(doing), *known, DownloadColumn(), TransferSpeedColumn(), console=Console(stderr=True)
-        )
-        self._task = self._progress.add_task(doing, total=size)
+    def __init__(self, noun: str, *, counts: bool, of_total: bool) -> None:
+        super().__init__()
+        self._noun, self._counts, self._of_total = noun, counts, of_total
 
-    def __enter__(self) -> Callable[[int], None]:
-        self._progress.start()
-        return self._update
+    def render(self, task: Task) -> Text:
+        if self._noun:
+            done = int(task.completed) if self._counts else task.fields["rows"]
+            return Text(f"{done:,} {self._noun}")
+        of_total = f" of {size(int(task.total))}" if task.total and self._of_total else ""
+        return Text(size(int(task.completed)) + of_total)
 
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
 
-    def _update(self, size: int) -> None:
-        """So many bytes are done."""
-        self._progress.update(self._task, completed=size)
+class _Rate(ProgressColumn):
+    """The rows, entries or bytes of a second, since the beginning."""
+
+    def __init__(self, noun: str, *, counts: bool) -> None:
+        super().__init__()
+        self._noun, self._counts = noun, counts
+
+    def render(self, task: Task) -> Text:
+        seconds = task.finished_time or task.elapsed or 0.0
+        done = task.completed if self._counts or not self._noun else task.fields["rows"]
+        if seconds <= 0 or not done:
+            return Text("")
+        rate = int(done / seconds)
+        return Text(f"{rate:,}/s" if self._noun else f"{size(rate)}/s")

@@ -11,6 +11,7 @@ from haptera.cli import output
 from haptera.cli.backup_source import open_backup
 from haptera.cli.exit_codes import DAMAGED, DONE, IN_USE, USAGE, listed_offline
 from haptera.cli.offline import ArchiveOption, Offline, archive_options, offline_options
+from haptera.cli.progress_option import progress_option
 
 if TYPE_CHECKING:
     from haptera.node import Restored
@@ -45,8 +46,9 @@ the backup with --master-key-file and each later one with --archive-master-key-f
 @click.argument("file", metavar="FILE")
 @click.option("--data-dir", required=True, metavar="DIR", help="The data directory to make.")
 @archive_options
+@progress_option
 @offline_options
-def command(file: str, data_dir: str, archive: ArchiveOption, offline: Offline) -> int:
+def command(file: str, data_dir: str, archive: ArchiveOption, no_progress: bool, offline: Offline) -> int:
     """Restore, and report."""
 
     def work() -> int:
@@ -54,7 +56,7 @@ def command(file: str, data_dir: str, archive: ArchiveOption, offline: Offline) 
         from haptera.storage import OsFileSystem
 
         started = time.monotonic()
-        with open_backup(file, offline) as source, source.progress("restoring") as update:
+        with open_backup(file, offline) as source, source.progress("restoring", wanted=not no_progress) as update:
             archived = source.archived(archive.find())
             made = restore_backup(OsFileSystem(), offline.config(data_dir), source.reader, archived, update)
         _show(data_dir, made, time.monotonic() - started, offline)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
-import sys
 import time
-from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -14,6 +13,7 @@ import click
 from haptera.cli import output, standard_streams
 from haptera.cli.client_command import Client, client_options
 from haptera.cli.exit_codes import CANNOT_WRITE, DONE
+from haptera.cli.progress_option import progress, progress_option
 from haptera.cli.transfer.write_rows import new_file
 from haptera.errors import HapteraError
 
@@ -29,8 +29,9 @@ GENERATED: Final = "generated"
 @click.command()
 @click.argument("file", metavar="FILE")
 @click.option("--force", is_flag=True, help="Replace FILE if it exists.")
+@progress_option
 @client_options(timeout=30.0)
-def command(file: str, force: bool, client: Client) -> int:
+def command(file: str, force: bool, no_progress: bool, client: Client) -> int:
     """Write a backup of the store, as it is now, to FILE; - is standard output.
 
     Writes go on meanwhile. FILE gets its name when it is whole and on the disk: a backup that fails leaves no FILE, or
@@ -39,7 +40,7 @@ def command(file: str, force: bool, client: Client) -> int:
     if file == "-" or standard_streams.is_output(file):
         if output.is_terminal():
             raise click.UsageError("a terminal has no use for the bytes of a backup; name a file, or a pipe")
-        return client.run(_to_standard_output)
+        return client.run(partial(_to_standard_output, shows=not no_progress))
     if not force and _exists(file):
         return _refuse(f"cannot write {file}: it exists; --force replaces it")
 
@@ -47,7 +48,7 @@ def command(file: str, force: bool, client: Client) -> int:
         started = time.monotonic()
         try:
             with new_file(file, packs=False) as target:
-                backup = await _copied(db, target.write)
+                backup = await _copied(db, target.write, shows=not no_progress)
         except OSError as error:
             if isinstance(error, HapteraError):  # of the store: a lost connection and a timeout are OSErrors, too
                 raise
@@ -71,14 +72,14 @@ def command(file: str, force: bool, client: Client) -> int:
     return client.run(to_file)
 
 
-async def _to_standard_output(db: Database) -> int:
-    _warn(await _copied(db, output.write))
+async def _to_standard_output(db: Database, *, shows: bool) -> int:
+    _warn(await _copied(db, output.write, shows=shows))
     return DONE
 
 
-async def _copied(db: Database, write: Callable[[bytes], object]) -> Backup:
+async def _copied(db: Database, write: Callable[[bytes], object], *, shows: bool) -> Backup:
     """Hand every piece of a backup to ``write``."""
-    with _bar() as update:
+    with progress("backing up", None, wanted=shows) as update:
         async with db.backup() as pieces:
             size = 0
             async for piece in pieces:
@@ -86,18 +87,6 @@ async def _copied(db: Database, write: Callable[[bytes], object]) -> Backup:
                 size += len(piece)
                 update(size)
             return pieces
-
-
-def _bar() -> AbstractContextManager[Callable[[int], None]]:
-    """The progress on a terminal; where there is none, or no package rich, nothing."""
-    if sys.stderr.isatty():
-        try:
-            from haptera.cli.progress import Bytes
-        except ModuleNotFoundError:
-            pass
-        else:
-            return Bytes("backing up")
-    return nullcontext(lambda _: None)
 
 
 def _warn(backup: Backup) -> None:

@@ -11,6 +11,7 @@ from haptera.cli import output
 from haptera.cli.backup_source import open_backup
 from haptera.cli.exit_codes import DAMAGED, DONE, listed_offline
 from haptera.cli.offline import Offline, offline_options
+from haptera.cli.progress_option import progress_option
 
 if TYPE_CHECKING:
     from haptera.node import Start
@@ -27,8 +28,9 @@ offset. The master key of the node that made the backup is needed.
 
 @click.command(help=_HELP)
 @click.argument("file", metavar="FILE")
+@progress_option
 @offline_options
-def command(file: str, offline: Offline) -> int:
+def command(file: str, no_progress: bool, offline: Offline) -> int:
     """Verify, and report."""
     if file == "-":
         raise click.UsageError("a backup is read twice to be verified, and standard input only once: name a file")
@@ -36,7 +38,7 @@ def command(file: str, offline: Offline) -> int:
     def work() -> int:
         from haptera.node import verify_backup
 
-        with open_backup(file, offline) as source, source.progress("verifying") as update:
+        with open_backup(file, offline) as source, source.progress("verifying", wanted=not no_progress) as update:
             assert source.file is not None
             start = verify_backup(source.file, offline.config(file), source.reader, update)
             _show(file, source.reader.size, source.reader.manifest, start, offline)
