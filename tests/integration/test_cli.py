@@ -128,6 +128,18 @@ def test_values_are_bytes_in_a_pipe_and_shown_safely_on_a_terminal(haptera: Any)
     assert haptera("get", "k", terminal=True).text == "line\n\\x1b[31mred\\xff\\x00\n"
 
 
+@pytest.mark.parametrize("value", [b"\xff" * 8 * 1024 * 1024, "é".encode() * 10_000, b"x" + "é".encode() * 10_000])
+def test_of_a_large_value_a_terminal_shows_the_beginning(haptera: Any, value: bytes) -> None:
+    haptera("set", "large", "-", stdin=value)
+    ended = haptera("get", "large", terminal=True)
+    assert ended.code == 0
+    assert len(ended.out) < 5 * 16 * 1024
+    assert ended.text.endswith("é…\n" if value[-1:] != b"\xff" else "\\xff…\n")
+    assert f"the first 16,384 of {len(value):,} bytes; --raw writes all" in ended.err
+    assert haptera("get", "large", "--raw", terminal=True).out == value
+    assert haptera("get", "large").out == value + b"\n"
+
+
 def test_json(haptera: Any) -> None:
     assert json.loads(ok(haptera("set", "t", "text", "--json"))) == {"key": "t", "version": 1}
     ok(haptera("set", "b", "-", stdin=b"\xff"))
@@ -418,7 +430,10 @@ def test_a_timeout_names_the_server_and_says_that_it_never_answered(tmp_path: Pa
     assert told["error"]["server"].startswith("haptera://127.0.0.1:")
     ended = accepting("import", str(rows), "--timeout", "0.2", then="silence")
     assert ended.code == 6
-    assert " has never answered; 0 rows are certainly stored, 1 may be; stopped at line 1\n" in ended.err
+    assert (
+        " took the connection and never answered; 0 rows are certainly stored, 1 may be; stopped at line 1\n"
+        in ended.err
+    )
     told = json.loads(accepting("import", str(rows), "--timeout", "0.2", "--json", then="silence").err)
     assert (told["error"]["code"], told["error"]["answered"], told["error"]["uncertain"]) == (3005, False, 1)
     export = ("export", str(tmp_path / "rows.jsonl"))
@@ -584,7 +599,7 @@ def test_usage_errors_and_help() -> None:
     assert run("get", "k", "--timeout", "0").code == 2
     assert run("--help").code == 0
     groups = {"lease": lease, "maintenance": maintenance, "user": user, "role": role, "grant": grant, "token": token}
-    others = {"audit", "completion", "serve", "restore", "backup", "pitr", "storage", "dev-certs", *groups}
+    others = {"audit", "completion", "decode", "serve", "restore", "backup", "pitr", "storage", "dev-certs", *groups}
     clients = [[name] for name in COMMANDS if name not in others]
     grouped = [[group, name] for group, module in groups.items() for name in module.COMMANDS]
     for command in [*clients, ["backup", "create"], *grouped]:

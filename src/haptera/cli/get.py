@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from codecs import getincrementaldecoder
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -18,6 +19,9 @@ from haptera.errors import Code, ServerError, failure
 if TYPE_CHECKING:
     from haptera.client import Database, Entry
 
+#: Bytes of a value that a terminal shows: with each of them escaped some hundred lines.
+SHOWN_SIZE_MAX: Final = 16 * 1024
+
 
 @click.command()
 @click.argument("keys", nargs=-1, required=True, type=KEY, metavar="KEY...")
@@ -27,7 +31,8 @@ if TYPE_CHECKING:
 def command(keys: tuple[str, ...], raw: bool, moment: PastMoment, client: Client) -> int:
     """Write the value of KEY to standard output. With several keys it writes a line for each: key, tab, value.
 
-    A line end follows the value, unless --raw is given. On a terminal control characters are shown escaped. Lines of
+    A line end follows the value, unless --raw is given. On a terminal control characters are shown escaped, and of a
+    value of more than 16 KiB the beginning. Lines of
     several keys are like lines of `haptera scan`, all of one revision. With --json each entry is an object, with
     value_base64 in place of value where the value is not UTF-8. --at-revision and --at-time read the store as it
     was, as far as the node keeps its changes. Exit code 1: one of the keys is missing.
@@ -48,10 +53,25 @@ async def _one(db: Database, key: str, moment: PastMoment, as_json: bool, raw: b
     elif raw:
         output.write(entry.value)
     elif output.is_terminal():
-        output.line(output.shown(entry.value, lines=True))
+        _to_terminal(entry.value)
     else:
         output.write(entry.value + b"\n")
     return DONE
+
+
+def _to_terminal(value: bytes) -> None:
+    """Show a value, or the beginning of one that would take a terminal for minutes and leave nothing else on it."""
+    if len(value) <= SHOWN_SIZE_MAX:
+        output.line(output.shown(value, lines=True))
+        return
+    # A character that the end cuts in two is left out.
+    beginning = getincrementaldecoder("utf-8")("backslashreplace").decode(value[:SHOWN_SIZE_MAX])
+    output.line(f"{output.shown(beginning, lines=True)}…")
+    output.flush()
+    output.to_standard_error(
+        f"haptera: these are the first {SHOWN_SIZE_MAX:,} of {len(value):,} bytes; --raw writes all of them, to a file "
+        "or a pipe"
+    )
 
 
 async def _several(db: Database, keys: tuple[str, ...], moment: PastMoment, as_json: bool) -> int:

@@ -30,9 +30,12 @@ class _Noted(Exception):  # it is no error
 
 
 class Collected:
-    """A transaction that is being written down. ``failed`` is the number of its first line that could not be."""
+    """A transaction that is being written down. ``failed`` is the number of its first line that could not be, and
+    ``branch`` the part that operations go to.
+    """
 
     def __init__(self) -> None:
+        self.branch = "then"
         self.parts: dict[str, list[Part]] = {name: [] for name in PARTS}
         self.failed: int | None = None
         self.lines = 0
@@ -47,11 +50,14 @@ class Collected:
         try:
             return store.run(run())
         except _Noted:
-            output.line(f"queued, {output.counted(len(self.parts['then']), 'operation')}")
+            where = "" if self.branch == "then" else f" {self.branch}"
+            output.line(f"queued{where}, {output.counted(len(self.parts[self.branch]), 'operation')}")
             return DONE
 
     def compare(self, key: str, field: str, operator: str, operand: Any) -> None:
         """Note a condition. Raises ``UsageError``."""
+        if self.branch != "then":
+            raise click.UsageError("conditions stand before otherwise")
         self._check_room("compare")
         try:
             plain = transact_form.compare(key, field, operator, operand)
@@ -59,19 +65,27 @@ class Collected:
             raise click.UsageError(str(error)) from None
         self.parts["compare"].append(Part(self.lines, plain))
 
+    def turn(self) -> None:
+        """Note operations for where a condition does not hold, from here on. Raises ``UsageError``."""
+        if not self.parts["compare"]:
+            raise click.UsageError("otherwise needs a condition before it: compare adds one")
+        if self.branch != "then":
+            raise click.UsageError("otherwise stands once in a transaction")
+        self.branch = "otherwise"
+
     def note(self, name: str, arguments: tuple[Any, ...]) -> None:
         """Note an operation of one key. Raises ``UsageError``."""
-        self._check_room("then")
+        self._check_room(self.branch)
         options = arguments[-1] if isinstance(arguments[-1], dict) else {}
         if "fence" in options:
             raise click.UsageError("--fence is for the whole transaction: `exec --fence TOKEN`")
         if name == "get" and options:
             raise click.UsageError("a transaction reads the present alone")
-        self.parts["then"].append(Part(self.lines, transact_form.operation(name, arguments)))
+        self.parts[self.branch].append(Part(self.lines, transact_form.operation(name, arguments)))
 
     def _check_room(self, part: str) -> None:
         if len(self.parts[part]) >= PARTS_MAX:
-            noun = "operations" if part == "then" else "compares"
+            noun = "compares" if part == "compare" else "operations"
             raise click.UsageError(f"a transaction has {PARTS_MAX} {noun} at most")
 
 

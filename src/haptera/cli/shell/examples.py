@@ -54,6 +54,7 @@ EXAMPLES: Final = (
     "doctor",
     "snapshot",
     "multi",
+    "otherwise",
     "exec",
     "discard",
     "exit",

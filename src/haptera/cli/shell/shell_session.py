@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 #: The lines that a transaction takes.
-TAKEN: Final = COLLECTED | {"compare"}
+TAKEN: Final = COLLECTED | {"compare", "otherwise"}
 
 
 class ShellSession:

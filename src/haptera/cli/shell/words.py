@@ -26,6 +26,7 @@ WORDS: Final = {
     "help": "List the commands, or show one with an example.",
     "multi": "Collect the following commands for one transaction.",
     "compare": "Add a condition to the transaction.",
+    "otherwise": "Collect operations for where a condition does not hold.",
     "exec": "Make the collected operations as one change.",
     "discard": "Give the transaction up.",
     "unwatch": "End a watch, or all of them.",
@@ -116,7 +117,8 @@ def _without_shared_options(command: click.Command) -> click.Command:
 def _multi(session: ShellSession) -> int:
     """Collect the following commands until `exec` sends them as one transaction, or `discard` gives it up.
 
-    All of its operations are made, or none. Each is a command about keys that are named; ranges take no part.
+    All of its operations are made, or none. Each is a command about keys that are named; ranges take no part. `compare`
+    adds a condition, and the operations behind `otherwise` are made where one does not hold.
     """
     if session.transaction is not None:
         raise click.UsageError("a transaction is open: exec sends it, and discard gives it up")
@@ -148,6 +150,16 @@ def _compare(session: ShellSession, key: str, field: str, operator: str, operand
     return DONE
 
 
+@click.command()
+@click.pass_obj
+def _otherwise(session: ShellSession) -> int:
+    """Collect the following operations for where a condition does not hold. `exec` makes them in the place of the ones
+    before this line.
+    """
+    _open_transaction(session).turn()
+    return DONE
+
+
 def _number(text: str) -> int:
     try:
         return int(text)
@@ -163,8 +175,8 @@ def _exec(session: ShellSession, fence: int | None, client: Client) -> int:
     """Make the collected operations as one change, if all conditions hold.
 
     The result is that of `haptera txn`: "then" and the new version, if there is one, and a line for each operation; or
-    "otherwise", where a condition does not hold and nothing was done. Exit code 1: a condition does not hold, or an
-    operation failed.
+    "otherwise" with the operations behind it, where a condition does not hold. Exit code 1:
+    a condition does not hold, or an operation failed.
     """
     collected = _open_transaction(session)
     if collected.failed is not None:
@@ -232,6 +244,7 @@ _OWN: Final[dict[str, click.Command]] = {
     "help": _help,
     "multi": _multi,
     "compare": _compare,
+    "otherwise": _otherwise,
     "exec": _exec,
     "discard": _discard,
     "unwatch": _unwatch,

@@ -230,6 +230,45 @@ def test_a_transaction_has_a_bound(url: str) -> None:
     assert "a transaction has 128 operations at most" in ended.err
 
 
+def test_operations_behind_otherwise_are_made_where_a_condition_does_not_hold(url: str) -> None:
+    lines = ("multi", "compare a exists = true", "set b then", "otherwise", "set c else", "get b", "exec", "get c")
+    ended = shell(url, *lines)
+    assert ended.code == 1
+    told = ended.text.splitlines()
+    assert told[:3] == ["queued, 1 operation", "queued otherwise, 1 operation", "queued otherwise, 2 operations"]
+    assert told[3].startswith("otherwise\t")
+    assert told[4].startswith("set\tc")
+    assert told[5] == "get\tb"
+    assert told[-1] == "else"
+    ended = shell(url, "set a 1", *lines)
+    assert ended.text.splitlines()[4].startswith("then\t")
+
+
+@pytest.mark.parametrize(
+    ("lines", "reason"),
+    [
+        (("otherwise",), "there is no transaction; multi begins one"),
+        (("multi", "set a 1", "otherwise"), "otherwise needs a condition before it"),
+        (("multi", "compare a exists = true", "otherwise", "otherwise"), "otherwise stands once in a transaction"),
+        (
+            ("multi", "compare a exists = true", "otherwise", "compare a version = 1"),
+            "conditions stand before otherwise",
+        ),
+    ],
+)
+def test_otherwise_stands_once_behind_conditions(lines: tuple[str, ...], reason: str, url: str) -> None:
+    ended = shell(url, *lines, "exec", "discard")
+    assert ended.code == 2
+    assert reason in ended.err
+    assert run("count", "--url", url).text == "0\n"
+
+
+def test_otherwise_has_128_operations_at_most(url: str) -> None:
+    lines = (f"set k{number} 1" for number in range(129))
+    ended = shell(url, "multi", "compare a exists = true", "otherwise", *lines)
+    assert "a transaction has 128 operations at most" in ended.err
+
+
 @pytest.mark.parametrize("word", ["exec", "discard", "compare a exists = true"])
 def test_a_transaction_begins_with_multi(word: str, url: str) -> None:
     ended = shell(url, word)
