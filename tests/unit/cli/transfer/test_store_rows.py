@@ -9,6 +9,7 @@ import time
 from typing import TYPE_CHECKING, Any, cast
 
 from haptera.cli.transfer.columns import Wanted
+from haptera.cli.transfer.import_state import ImportPlace
 from haptera.cli.transfer.row_batches import BATCH_ROWS_MAX, Reader, RowBatch
 from haptera.cli.transfer.store_rows import IN_FLIGHT_MAX, Interrupted, store
 from haptera.key_rules import TTL_MAX_MS
@@ -16,6 +17,7 @@ from haptera.testing import virtual_clock
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
+    from pathlib import Path
 
     from haptera.client import Database
 
@@ -113,3 +115,36 @@ async def test_rows_that_expire_get_the_time_that_is_left_and_those_whose_time_i
     assert soon is not None
     assert 99 < soon <= 100
     assert longest == TTL_MAX_MS / 1000
+
+
+@virtual_clock
+async def test_the_place_is_never_behind_a_row_that_is_not_stored(tmp_path: Path) -> None:
+    """Calls end in another order than that of the file, and the place moves in that of the file alone."""
+    pairs = [(f"k{n}", str(n)) for n in range(BATCH_ROWS_MAX * 40)]
+    db = Unordered()
+
+    class Watched(ImportPlace):
+        def advance(self, batch: RowBatch, *, stored: bool) -> None:
+            super().advance(batch, stored=stored)
+            assert stored
+            assert self.state.place == self.state.stored  # a row a line
+            assert {key for key, _ in pairs[: self.state.place]} <= db.entries.keys()
+
+    place = Watched(str(tmp_path / "rows"), None, {})
+    tally = await store(cast("Database", db), rows_of(pairs), nothing, at_once, place=place)
+    assert (tally.error, place.state.place, place.state.stored) == (None, len(pairs), len(pairs))
+    assert db.most == IN_FLIGHT_MAX
+
+
+@virtual_clock
+async def test_a_call_that_is_never_answered_holds_the_place_and_bounds_the_rows_behind_it(tmp_path: Path) -> None:
+    db = Unordered(silent_after=5)
+    pairs = [(f"k{n}", str(n)) for n in range(BATCH_ROWS_MAX * 40)]
+    place = ImportPlace(str(tmp_path / "rows"), None, {})
+    task = asyncio.create_task(store(cast("Database", db), rows_of(pairs), nothing, at_once, place=place))
+    await asyncio.sleep(100)
+    task.cancel()
+    tally = await task
+    assert place.state.place == BATCH_ROWS_MAX * 5
+    assert tally.stopped_at == BATCH_ROWS_MAX * 5 + 1
+    assert db.calls <= IN_FLIGHT_MAX + 5
