@@ -9,10 +9,12 @@ import os
 import random
 import subprocess
 import sys
+import time
 from typing import TYPE_CHECKING
 
 import pytest
 
+from haptera import sync
 from haptera.cli.transfer.import_state import SUFFIX
 from haptera.client import connect
 from haptera.testing import node_in_thread
@@ -21,9 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-ROWS = 20_000
+ROWS = 8_000
 #: Kills of one import, after which it may end.
-KILLS = 3
+KILLS = 2
 
 
 def in_lines(pairs: list[tuple[str, str]]) -> bytes:
@@ -48,12 +50,6 @@ async def entries_of(url: str) -> dict[str, str]:
         return {entry.key: entry.text async for entry in db.scan()}
 
 
-async def revision_of(url: str) -> int:
-    async with connect(url) as db:
-        revision: int = (await db.status())["revision"]
-        return revision
-
-
 def killed(url: str, file: Path, chance: random.Random) -> bool:
     """Begin the import, or go on with it, and kill it some changes later; whether it had ended by then."""
     process = subprocess.Popen(
@@ -62,9 +58,10 @@ def killed(url: str, file: Path, chance: random.Random) -> bool:
         stderr=subprocess.PIPE,
         env={**os.environ, "HAPTERA_URL": ""},
     )
-    before, wanted = asyncio.run(revision_of(url)), chance.randrange(15)
-    while process.poll() is None and asyncio.run(revision_of(url)) - before < wanted:
-        pass
+    with sync.connect(url) as db:
+        before, wanted = db.status()["revision"], chance.randrange(10)
+        while process.poll() is None and db.status()["revision"] - before < wanted:
+            time.sleep(0.01)
     process.kill()
     _, err = process.communicate()
     assert process.returncode in {0, -9}, err
@@ -73,7 +70,7 @@ def killed(url: str, file: Path, chance: random.Random) -> bool:
 
 @pytest.mark.parametrize(
     ("name", "form"),
-    [("rows.tsv", in_columns), ("rows.jsonl", in_lines), ("rows.csv", in_csv), ("rows.tsv.gz", packed)],
+    [("rows.jsonl", in_lines), ("rows.csv", in_csv), ("rows.tsv.gz", packed)],
 )
 def test_killed_imports_go_on_and_store_the_file(
     name: str, form: Callable[[list[tuple[str, str]]], bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
