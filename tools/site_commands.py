@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from haptera.cli.main import group
+from haptera.cli.shell.examples import example_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,8 +19,8 @@ NAME: Final = "haptera"
 
 INTRODUCTION: Final = """# Commands
 
-Each command with the text that `--help` prints. [The command line](docs/command-line.md) explains how a command finds
-its store, proves who calls and what it ends with.
+Each command with the text that `--help` prints, and an example. [The command line](docs/command-line.md) explains how a
+command finds its store, proves who calls and what it ends with.
 """
 
 
@@ -39,6 +40,9 @@ def _sections(command: click.Command, parent: click.Context | None, path: str) -
     context = click.Context(command, parent, name, terminal_width=COLUMNS, **command.context_settings)
     level = "#" * (path.count(" ") + 2)
     yield f"{level} `{path}`\n\n```text\n{command.get_help(context).rstrip()}\n```\n"
+    example = example_of(path.split(" ")[1:]) if parent is not None else None
+    if example is not None:
+        yield f"For example:\n\n```sh\nhaptera {example}\n```\n"
     if isinstance(command, click.Group):
         for each in command.list_commands(context):
             found = command.get_command(context, each)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 import pytest
 
+from haptera.cli.main import COMMANDS
 from tools import markdown_links, site_commands, site_pages, site_reference
 from tools.markdown_links import ROOT, anchor_of, anchors, broken, links, pages
 
@@ -24,7 +26,8 @@ def test_a_broken_link_is_named_with_its_line(tmp_path: Path, monkeypatch: pytes
     page = tmp_path / "page.md"
     page.write_text(
         "# Page\n\n[a](#nowhere), [b](nothing.md), [c](../page.md), [d](other.md#other), [e](other.md#more)\n\n"
-        "`[code](x.md)` and [elsewhere](https://example.org)\n\n    [code](y.md)\n",
+        "`[code](x.md)` and [elsewhere](https://example.org)\n\n    [code](y.md)\n\n```\n[code](z.md)\n```\n\n"
+        "[defined]: gone.txt\n\n![picture](gone.svg) [`named`](gone.md)\n",
         encoding="utf-8",
     )
     assert [*broken(page)] == [
@@ -32,6 +35,9 @@ def test_a_broken_link_is_named_with_its_line(tmp_path: Path, monkeypatch: pytes
         "page.md:3: nothing.md: no such file",
         "page.md:3: ../page.md: no such file",
         "page.md:3: other.md#more: no such heading",
+        "page.md:13: gone.txt: no such file",
+        "page.md:15: gone.svg: no such file",
+        "page.md:15: gone.md: no such file",
     ]
 
 
@@ -61,6 +67,9 @@ def test_the_navigation_of_the_site_names_each_page_once() -> None:
 
 def test_a_link_to_a_program_leads_to_a_page_that_shows_it(tmp_path: Path) -> None:
     site_pages.stage(tmp_path)
+    site_reference.stage(tmp_path)
+    site_commands.stage(tmp_path)
+    assert [name for name in site_pages.navigation() if not (tmp_path / name).is_file()] == []
     examples = (tmp_path / "examples" / "README.md").read_text(encoding="utf-8")
     assert "(two_peers.py.md)" in examples
     shown = (tmp_path / "examples" / "two_peers.py.md").read_text(encoding="utf-8")
@@ -72,15 +81,18 @@ def test_a_link_to_a_program_leads_to_a_page_that_shows_it(tmp_path: Path) -> No
 
 def test_the_page_of_commands_has_each_command_with_its_help() -> None:
     page = site_commands.page()
+    assert [name for name in COMMANDS if page.count(f"\n### `haptera {name}`\n") != 1] == []
     assert page.count("\n## `haptera`\n") == 1
     assert page.count("\n### `haptera get`\n") == 1
     assert page.count("\n#### `haptera user add`\n") == 1
     assert "Usage: haptera user add [OPTIONS] NAME" in page
     assert "-h, --help" in page
+    assert "\nhaptera set user/1 'Ada Lovelace' --ttl 3600 --if-absent\n" in page.partition("### `haptera set`")[2]
 
 
 @pytest.mark.parametrize("module", site_reference.MODULES)
 def test_the_page_of_a_module_names_all_that_it_gives(module: str) -> None:
     page = site_reference.page(module)
     assert page.startswith(f"# `{module}`\n")
-    assert page.count(f"\n::: {module}.") >= 1
+    named = {name for name in import_module(module).__all__ if f"\n::: {module}.{name}\n" in page}
+    assert named == {*import_module(module).__all__} - site_reference.NO_ENTRY
