@@ -1,4 +1,4 @@
-"""The guides for new users, docs/start.md and docs/tutorial.md, print what they show, in the order of the page."""
+"""The programs and commands of docs/start.md print what the page shows, in its order."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 
 from haptera.testing import node_in_thread
 
-DOCS = Path(__file__).parents[2] / "docs"
+PAGE = Path(__file__).parents[2] / "docs" / "start.md"
 SECONDS_MAX = 60
 #: A program with the lines under it, or a command with the lines under it.
 PIECE = re.compile(
@@ -27,35 +27,30 @@ PIECE = re.compile(
 
 
 class Piece(NamedTuple):
-    """The arguments of a process, and what a page shows of its output; None where it shows none."""
+    """The arguments of a process, and what the page shows of its output."""
 
     command: list[str]
-    shown: str | None
+    shown: str
 
 
-def pieces(page: str, folder: Path) -> Iterator[Piece]:
-    """Give the programs and commands of a page in their order, with their sockets in the folder."""
-    text = (DOCS / page).read_text(encoding="utf-8").replace("unix:///tmp/", f"unix://{folder}/")
+def pieces(folder: Path) -> Iterator[Piece]:
+    """Give the programs and commands of the page in their order, with their sockets in the folder."""
+    text = PAGE.read_text(encoding="utf-8").replace("unix:///tmp/", f"unix://{folder}/")
     for found in PIECE.finditer(text):
         if found["command"] is not None:
             yield Piece(["bash", "-c", found["command"]], textwrap.dedent(found["answer"]))
-        elif "async def test_" in found["program"]:
-            test = f"import pathlib; pathlib.Path('test_page.py').write_text({found['program']!r}, encoding='utf-8')"
-            run = "import pytest, sys; sys.exit(pytest.main(['-q', '-o', 'asyncio_mode=auto', 'test_page.py']))"
-            yield Piece([sys.executable, "-c", f"{test}\n{run}"], None)
         else:
             shown = found["shown"]
             yield Piece([sys.executable, "-W", "error", "-c", found["program"]], textwrap.dedent(shown or ""))
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="the commands are for a shell, and bash is not installed")
-@pytest.mark.parametrize(("page", "count"), [("start.md", 7), ("tutorial.md", 7)])
-def test_a_guide_prints_what_it_shows(page: str, count: int, short_path: Path) -> None:
+def test_the_page_prints_what_it_shows(short_path: Path) -> None:
     ran = 0
     with node_in_thread(listen="tcp") as url:
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # `haptera` is this environment's
         environment = {**os.environ, "HAPTERA_URL": url, "PATH": path}
-        for piece in pieces(page, short_path):
+        for piece in pieces(short_path):
             process = subprocess.run(
                 piece.command,
                 env=environment,
@@ -66,9 +61,6 @@ def test_a_guide_prints_what_it_shows(page: str, count: int, short_path: Path) -
                 timeout=SECONDS_MAX,
                 check=False,
             )
-            if piece.shown is not None:
-                assert (process.stdout, process.stderr) == (piece.shown, ""), piece.command
-            else:
-                assert process.returncode == 0, process.stdout
+            assert (process.stdout, process.stderr) == (piece.shown, ""), piece.command
             ran += 1
-    assert ran == count
+    assert ran == 7
