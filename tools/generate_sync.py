@@ -275,7 +275,9 @@ def pipeline() -> str:
         "    at when the call is sent. `Pipeline.send` has the results of the calls before it there within the block.\n"
         '    """\n\n    __slots__ = ("_db",)\n\n'
         "    def __init__(self, db: Database, *, check: bool) -> None:\n"
-        "        super().__init__(check=check)\n        self._db = db\n\n" + textwrap.indent("\n\n".join(parts), "    ")
+        "        super().__init__(check=check)\n        self._db = db\n\n"
+        "    def _sends_at_once(self) -> bool:\n        return self._db._channel.sends_at_once\n\n"
+        + textwrap.indent("\n\n".join(parts), "    ")
     )
     note = wrapped_comment(NOTE.format(", ".join(path for path, _ in sources)))
     purpose = '"""A pipeline: calls of a database that are collected and sent together."""'

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections import deque
+from collections.abc import Awaitable, Coroutine, Generator
+from contextlib import suppress
+from types import coroutine as from_generator
 from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar, cast
+
+from haptera.peer import Call
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -13,6 +18,9 @@ T = TypeVar("T")
 
 #: Calls that wait to be sent: each takes a kilobyte until it is answered, so these take 64 MiB beside their values.
 PENDING_CALLS_MAX: Final = 65_536
+_INTERRUPTED: Final = "the pipeline was interrupted before the call was answered"
+#: Stands for the wait for one turn of the loop, which a coroutine asks for by None.
+_TURN: Final = object()
 
 
 class Pending(Generic[T]):
@@ -56,15 +64,94 @@ class Pending(Generic[T]):
 async def _carry_out(call: Pending[Any]) -> None:
     """Make the call."""
     assert call._coroutine is not None
+    await _settle(call, call._coroutine)
+
+
+async def _settle(call: Pending[Any], coming: Awaitable[Any]) -> None:
+    """Wait for the result of a call, and keep it."""
     try:
-        call._result = await call._coroutine
+        call._result = await coming
     except Exception as error:
         call._error = error
     except BaseException:
-        call._error = RuntimeError("the pipeline was interrupted before the call was answered")
+        call._error = RuntimeError(_INTERRUPTED)
         raise
     finally:
         call._coroutine = None
+
+
+def _step(call: Pending[Any]) -> Any:
+    """Carry the coroutine of a call on to its next wait, and return the object that it waits for; None at its end."""
+    coroutine = call._coroutine
+    assert coroutine is not None
+    try:
+        return coroutine.send(None) or _TURN
+    except StopIteration as end:
+        call._result = end.value
+    except Exception as error:
+        call._error = error
+    call._coroutine = None
+    return None
+
+
+@from_generator
+def _rest(coroutine: Coroutine[Any, Any, T], waited_for: Any) -> Generator[Any, Any, T]:
+    """The rest of a coroutine that waits for something already."""
+    try:
+        while True:
+            try:
+                yield None if waited_for is _TURN else waited_for
+            except Exception as error:
+                waited_for = coroutine.throw(error) or _TURN
+            except asyncio.CancelledError as cancelled:
+                waited_for = coroutine.throw(cancelled) or _TURN
+            else:
+                waited_for = coroutine.send(None) or _TURN
+    except StopIteration as end:
+        return cast("T", end.value)
+
+
+async def _carry_out_together(calls: list[Pending[Any]], others: asyncio.TaskGroup) -> None:
+    """Send calls and wait for their answers, in this task: a task for each would take half as long again.
+
+    A call that waits for anything but its first answer, because it is sent again for instance, gets a task of
+    ``others``.
+    """
+    sent: deque[tuple[Pending[Any], Call]] = deque()
+    try:
+        for call in calls:
+            waited_for = _step(call)
+            if type(waited_for) is Call:
+                sent.append((call, waited_for))
+            elif waited_for is not None:
+                _go_on(call, waited_for, others)
+        while sent:
+            call, answer = sent[0]
+            if not answer.done():
+                await asyncio.wait((answer,))
+            sent.popleft()
+            waited_for = _step(call)
+            if waited_for is not None:
+                _go_on(call, waited_for, others)
+    finally:
+        for call, answer in sent:
+            answer.cancel()
+            _interrupt(call)
+
+
+def _interrupt(call: Pending[Any]) -> None:
+    """Have a call end whose pipeline is cancelled before the answer."""
+    coroutine, call._coroutine = call._coroutine, None
+    assert coroutine is not None
+    call._error = RuntimeError(_INTERRUPTED)
+    with suppress(asyncio.CancelledError, Exception):
+        coroutine.throw(asyncio.CancelledError())
+    coroutine.close()
+
+
+def _go_on(call: Pending[Any], waited_for: Any, tasks: asyncio.TaskGroup) -> None:
+    assert call._coroutine is not None
+    tasks.create_task(_settle(call, _rest(call._coroutine, waited_for)))
 
 
 def _drop(call: Pending[Any]) -> None:
@@ -95,6 +182,10 @@ class PendingCalls:
         self._waiting.append(pending)
         return pending
 
+    def _sends_at_once(self) -> bool:
+        """Whether calls leave in their first step, and wait for nothing but their answers then."""
+        raise NotImplementedError
+
     async def send(self) -> None:
         """Send the calls that wait, all together, and wait for their answers.
 
@@ -107,8 +198,11 @@ class PendingCalls:
         calls, self._waiting = self._waiting, []
         try:
             async with asyncio.TaskGroup() as group:
-                for call in calls:
-                    group.create_task(_carry_out(call))
+                if self._sends_at_once():
+                    await _carry_out_together(calls, group)
+                else:
+                    for call in calls:
+                        group.create_task(_carry_out(call))
         finally:
             for call in calls:
                 _drop(call)  # one whose task was cancelled before its first step

@@ -30,6 +30,9 @@ class Pipeline(PendingCalls):
         super().__init__(check=check)
         self._db = db
 
+    def _sends_at_once(self) -> bool:
+        return self._db._channel.sends_at_once
+
     def get(
         self, key: str, *, at_revision: int | None = None, at_time: float | None = None, timeout: Timeout = DEFAULT
     ) -> Pending[Entry | None]:

@@ -32,7 +32,8 @@ class Channel(Protocol):
     ``RevisionCompacted`` where another one answers now. A drain waits for the calls that are ``converting``: they have
     been made, and ``call`` is about to be called for them. ``reached`` and ``connected_once`` are as `Database`
     documents them. ``revision`` and ``server_id`` are of the last answer: right after a call, before any other wait, of
-    that call's.
+    that call's. ``sends_at_once`` says whether a call that is made now leaves in its first step, which then waits for
+    nothing but its answer, and touches nothing of the task or the context that it runs in.
     """
 
     revision: int
@@ -47,6 +48,9 @@ class Channel(Protocol):
     @property
     def private(self) -> bool:
         """Whether strangers cannot read the calls: they go inside TLS, or do not leave this machine."""
+
+    @property
+    def sends_at_once(self) -> bool: ...
 
     @property
     def closed(self) -> bool:

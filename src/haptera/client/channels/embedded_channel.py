@@ -117,6 +117,11 @@ class EmbeddedChannel:
         return self._closed or self._ending is not None
 
     @property
+    def sends_at_once(self) -> bool:
+        """No: a call may have to open the store first, and waits within a timeout of its task."""
+        return False
+
+    @property
     def unclosed(self) -> bool:
         """Whether a node is open, or about to be. One that has failed is closed by itself."""
         return (self._opening is not None and self._ending is None) or self._left is not None

@@ -57,7 +57,7 @@ from haptera.errors import (
 )
 from haptera.key_rules import size_refusal
 from haptera.peer import Answer, Backoff, Call, Connector, Dial, Flight, Peer
-from haptera.transport import is_loopback, wrong_loop
+from haptera.transport import is_loopback, running_loop, wrong_loop
 
 if TYPE_CHECKING:
     from haptera.client.channels.channel import StreamEnd
@@ -145,6 +145,12 @@ class RemoteChannel:
     def closed(self) -> bool:
         """Whether no more calls are taken."""
         return self._connector.closed
+
+    @property
+    def sends_at_once(self) -> bool:
+        """Whether there is a connection that takes calls, and its loop runs here."""
+        peer = self._connector.peer
+        return peer is not None and not peer.closed and self._home is running_loop()
 
     @property
     def unclosed(self) -> bool:

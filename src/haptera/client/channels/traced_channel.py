@@ -240,6 +240,11 @@ class TracedChannel:
         return self._channel.private
 
     @property
+    def sends_at_once(self) -> bool:
+        """No: the span of a call stands in the context of its task."""
+        return False
+
+    @property
     def closed(self) -> bool:
         """Whether no more calls are taken."""
         return self._channel.closed
