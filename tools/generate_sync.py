@@ -325,7 +325,6 @@ def opening(made: MadeFunction) -> str:
     path, _, name = made.source.partition(":")
     # The last of that name: overloads come before it.
     node = [each for each in tree_of(path).body if isinstance(each, Function) and each.name == name][-1]
-    node = without(node, made.left_out)
     parameters = signature(node, path)
     documentation = translated(name, ast.get_docstring(node) or "")
     if made.keyword:
@@ -333,31 +332,18 @@ def opening(made: MadeFunction) -> str:
         word = made.keyword.partition(":")[0]
         documentation = documentation.replace("    options: ", f"    {word}: {made.documentation}\n    options: ")
     given = arguments(node).replace("services=services", "services=threads.services")
-    given = given.replace("on_peer=on_peer", "on_peer=threads.met(on_peer)")
+    given = given.replace("on_peer=on_peer", "on_peer=None if on_peer is None else threads.met(on_peer)")
     body = made.body.strip().replace("{arguments}", given)
     returns = made.returns or (ast.unparse(node.returns) if node.returns else "None")
-    return f"def {made.name}({parameters}) -> {returns}:\n" + textwrap.indent(
-        f"{quoted(documentation, 4)}\n{body}", "    "
-    )
-
-
-def without(node: Function, keywords: tuple[str, ...]) -> Function:
-    """Return a copy of a function without some of its keywords, and without what its docstring says of them."""
-    made = ast.parse(ast.unparse(node)).body[0]
-    assert isinstance(made, Function)
-    kept = [
-        (each, default)
-        for each, default in zip(made.args.kwonlyargs, made.args.kw_defaults, strict=True)
-        if each.arg not in keywords
+    forms = [
+        f"@overload\ndef {made.name}({parameters.replace(parameter, text)}) -> {result}: ...\n\n\n"
+        for parameter, text, result in made.forms
     ]
-    made.args.kwonlyargs, made.args.kw_defaults = [each for each, _ in kept], [default for _, default in kept]
-    paragraphs = (ast.get_docstring(node) or "").split("\n\n")
-    told = [each for each in paragraphs if not each.startswith(tuple(f"With ``{word}``" for word in keywords))]
-    lines = "\n\n".join(told).splitlines()
-    about = tuple(f"    {word}: " for word in keywords)
-    text = "\n".join(line for line in lines if not line.startswith(about))
-    made.body[0] = ast.Expr(ast.Constant(text))
-    return made
+    return (
+        "".join(forms)
+        + f"def {made.name}({parameters}) -> {returns}:\n"
+        + textwrap.indent(f"{quoted(documentation, 4)}\n{body}", "    ")
+    )
 
 
 def formatted(text: str) -> str:

@@ -101,6 +101,8 @@ MODULES: Final[dict[str, tuple[str, tuple[Made, ...]]]] = {
             Made("CallStream", "Facade", ("peer/call.py:CallStream",)),
             Made("TypedCallStream", "Facade", ("peer/typed_answers.py:TypedCallStream",), generic=True),
             Made("Peer", "Connected", ("peer/peer.py:Peer",)),
+            Made("LastingStream", "Facade", ("peer/lasting_stream.py:LastingStream",)),
+            Made("LastingPeer", "Lasting", ("peer/lasting_peer.py:LastingPeer",)),
             Made("Server", "Listening", ("peer/server.py:Server",)),
             Made("Request", "Facade", ("peer/request.py:Request",)),
         ),
@@ -165,7 +167,7 @@ DIRECT: Final = frozenset(
 )
 
 #: The method that ends what a thread was given in the moment in which it was interrupted.
-UNDO: Final = {"Lease": "close", "Job": "release", "Peer": "aclose", "Server": "aclose"}
+UNDO: Final = {"Lease": "close", "Job": "release", "Peer": "aclose", "LastingPeer": "aclose", "Server": "aclose"}
 
 #: Attributes that `__init__` makes, or a field of a struct, and which are public: their types and docstrings.
 ATTRIBUTES: Final = {
@@ -204,6 +206,13 @@ Where no proof is asked for, and on the dialling side, it is anyone.""",
         ),
     ),
 }
+
+_NEXT_OF_STREAM: Final = """
+try:
+    return self._thread.run(self._inner.__anext__, desk=self._desk)
+except StopAsyncIteration:
+    raise StopIteration from None
+"""
 
 #: Bodies that are more than a call. Each is the text of the function's statements.
 BODIES: Final = {
@@ -255,18 +264,26 @@ return TypedCallStream(found, self, desk=desk) if typed else CallStream(found, s
     "Server.drain": "self._ending()\nself._run(lambda: self._inner.drain(timeout))\nself._over()",
     "Server.__aexit__": "self.aclose()",
     "Peer.__aexit__": "self.aclose()",
-    "CallStream.__anext__": """
-try:
-    return self._thread.run(self._inner.__anext__, desk=self._desk)
-except StopAsyncIteration:
-    raise StopIteration from None
+    "CallStream.__anext__": _NEXT_OF_STREAM,
+    "TypedCallStream.__anext__": _NEXT_OF_STREAM,
+    "LastingPeer.call": """
+desk = None if items is None else Desk()
+pulled = None if items is None or desk is None else desk.pulled(items)
+return self._thread.run(
+    lambda: self._inner.call(service, method, payload, items=pulled, timeout=timeout), desk=desk
+)
 """,
-    "TypedCallStream.__anext__": """
-try:
-    return self._thread.run(self._inner.__anext__, desk=self._desk)
-except StopAsyncIteration:
-    raise StopIteration from None
+    "LastingPeer.stream": """
+desk = None if items is None else Desk()
+pulled = None if items is None or desk is None else desk.pulled(items)
+found = self._on_loop(lambda: self._inner.stream(service, method, payload, items=pulled, timeout=timeout))
+return LastingStream(found, self, desk=desk)
 """,
+    "LastingPeer.on_connect": "self._have_told(callback)",
+    "LastingPeer.aclose": "self._ending()\nself._run(self._inner.aclose)\nself._over()",
+    "LastingPeer.drain": "self._ending()\nself._run(lambda: self._inner.drain(timeout))\nself._over()",
+    "LastingPeer.__aexit__": "self.aclose()",
+    "LastingStream.__anext__": _NEXT_OF_STREAM,
     "Request.peer": "return Peer(self._inner.peer, self)",
 }
 
@@ -279,8 +296,9 @@ class MadeFunction(NamedTuple):
     body: str
     keyword: str = ""
     documentation: str = ""
-    left_out: tuple[str, ...] = ()  # keywords of the source that threads do not have
     returns: str = ""
+    #: Forms for type checkers: a parameter, its text in this form, and the result.
+    forms: tuple[tuple[str, str, str], ...] = ()
 
 
 _THREADS: Final = "Requests that are handled at once, each in a thread of its own; more wait for their turn."
@@ -304,12 +322,17 @@ return Server(shared.run(lambda: async_listen({arguments}), undo=lambda made: ma
         "peer/listen_and_dial.py:dial",
         """
 threads = HandlerThreads(services, handler_threads)
-return Peer(shared.run(lambda: async_dial({arguments}), undo=lambda made: made.aclose()), handlers=threads)
+begin: Any = async_dial
+found: Any = shared.run(lambda: begin({arguments}), undo=lambda made: made.aclose())
+return LastingPeer(found, handlers=threads) if reconnect else Peer(found, handlers=threads)
 """,
         f"handler_threads: int = {HANDLER_THREADS}",
         _THREADS,
-        left_out=("reconnect",),
-        returns="Peer",
+        returns="Peer | LastingPeer",
+        forms=(
+            ("reconnect: bool=False", "reconnect: Literal[False]=False", "Peer"),
+            ("reconnect: bool=False", "reconnect: Literal[True]", "LastingPeer"),
+        ),
     ),
 )
 
@@ -336,6 +359,13 @@ def __init__(
     super().__init__(inner, owner, thread)
     self._desk = desk
 """,
+    "LastingStream": """
+def __init__(
+    self, inner: AsyncLastingStream, owner: object = None, thread: LoopThread = shared, *, desk: Desk | None = None
+) -> None:
+    super().__init__(inner, owner, thread)
+    self._desk = desk
+""",
     "TypedCallStream": """
 def __init__(
     self, inner: AsyncTypedCallStream[T], owner: object = None, thread: LoopThread = shared, *, desk: Desk | None = None
@@ -349,7 +379,7 @@ def __init__(
 ITEMS: Final = {"Scan": "Entry", "Watch": "Event"}
 
 #: The slots of a class that has more than its base.
-SLOTS: Final = {"CallStream": ("_desk",), "TypedCallStream": ("_desk",)}
+SLOTS: Final = {"CallStream": ("_desk",), "TypedCallStream": ("_desk",), "LastingStream": ("_desk",)}
 
 #: Return types that are others for threads.
 RETURNS: Final = {"Peer.services": "tuple[str, ...]"}

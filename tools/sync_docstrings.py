@@ -193,6 +193,38 @@ Args:
 
 Iterate over it with ``for``, in one thread. Leaving early cancels the call: at once with ``with``
 or ``aclose``, otherwise when the object is forgotten.""",
+    "LastingPeer.call": """Call a method of the other side.
+
+Args:
+    service: The name of the service.
+    method: The name of its method.
+    payload: The argument.
+    items: Items to send behind the request. A call with items is sent once, because they cannot be
+        made again. They are taken from it in this thread.
+    timeout: Seconds, the wait for a connection included; 5 unless the URL says otherwise, None for
+        no limit.
+
+Returns:
+    The result.
+
+Raises:
+    ServerError: The error that the other side has answered with.
+    ConnectionLost: There is no connection in time, or one is refused for a reason that stays: the
+        outcome is ``not_applied``. Or the connection has ended before the answer: ``unknown``.
+    WrongLoop: The process was forked from the one that has dialled.""",
+    "LastingPeer.on_connect": """Have a function called with each connection, once the other side has welcomed
+it; soon if there is one now.
+
+``Peer.on_close`` of the connection tells its end. At most 1,000 functions may be registered.
+
+Args:
+    callback: The function. It is called in a thread of the handlers, and may make calls. An error
+        that it raises is logged.""",
+    "LastingStream": """The items of a call's answer, as they come. ``LastingPeer.stream`` makes it.
+
+Iterate over it with ``for``, in one thread. It is begun again on another connection until its first
+item has come, where the other side has certainly not begun it. Leaving early cancels the call, with
+``with`` or ``aclose``.""",
     "Server.close": """Take no more connections; the open ones go on. `aclose` closes them too.""",
     "Request": """A request that the other side sent, as its handler sees it.
 

@@ -36,7 +36,7 @@ FACES: Final = {
         "Value",
         "Whoami",
     ),
-    "haptera.errors": ("LeaseLost", "LockLost", "ProtocolError"),
+    "haptera.errors": ("ConnectionLost", "LeaseLost", "LockLost", "ProtocolError"),
     "haptera.connection": ("Budget",),
     "haptera.peer": (
         "DEFAULT",
@@ -50,7 +50,17 @@ FACES: Final = {
     ),
     "haptera.value_codecs": ("CodecName",),
     "haptera.sync.desk": ("Desk",),
-    "haptera.sync.facade": ("Arriving", "Connected", "End", "Facade", "Items", "Listening", "Store", "nothing"),
+    "haptera.sync.facade": (
+        "Arriving",
+        "Connected",
+        "End",
+        "Facade",
+        "Items",
+        "Lasting",
+        "Listening",
+        "Store",
+        "nothing",
+    ),
     "haptera.sync.loop_thread": ("LoopThread", "shared"),
     "haptera.sync.services": ("HandlerThreads", "Service"),
 }
@@ -71,7 +81,9 @@ INSIDE: Final = {
 LATER: Final = frozenset({"TracebackType", "Database", "LeaseLost", "LockLost"})
 #: The asynchronous functions that open something, under names that leave theirs to the functions for threads.
 OPENED: Final = {"async_connect": "haptera.client", "async_dial": "haptera.peer", "async_listen": "haptera.peer"}
-_OF_PEERS: Final = frozenset({"CallStream", "TypedCallStream", "Peer", "Request", "Server"})
+_OF_PEERS: Final = frozenset(
+    {"CallStream", "TypedCallStream", "LastingPeer", "LastingStream", "Peer", "Request", "Server"}
+)
 
 
 def imports_of(body: str, defined: set[str], homes: dict[str, str], inside: str = "") -> str:

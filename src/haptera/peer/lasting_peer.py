@@ -54,7 +54,7 @@ class LastingPeer:
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else "connected" if self.connected else "not connected"
-        return f"<LastingPeer {self._shown} {state}>"
+        return f"<haptera.LastingPeer {self._shown} {state}>"
 
     async def __aenter__(self) -> Self:
         return self

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from haptera.sync.batches import Pipeline, Transaction
     from haptera.sync.database import Database
     from haptera.sync.facade import End, Items
-    from haptera.sync.messaging import CallStream, Peer, Request, Server, TypedCallStream
+    from haptera.sync.messaging import CallStream, LastingPeer, LastingStream, Peer, Request, Server, TypedCallStream
     from haptera.sync.openings import connect, dial, listen, open  # noqa: A004 - as in haptera
     from haptera.sync.recipes import (
         Barrier,
@@ -70,6 +70,8 @@ __all__ = [
     "Holding",
     "Items",
     "Job",
+    "LastingPeer",
+    "LastingStream",
     "Lease",
     "Lock",
     "Peer",
@@ -107,7 +109,10 @@ _MODULES: Final = {
     **dict.fromkeys(("Backup", "Cache", "Scan", "Watch"), "haptera.sync.answers"),
     **dict.fromkeys(("Pipeline", "Transaction"), "haptera.sync.batches"),
     **dict.fromkeys(("End", "Items"), "haptera.sync.facade"),
-    **dict.fromkeys(("CallStream", "Peer", "Request", "Server", "TypedCallStream"), "haptera.sync.messaging"),
+    **dict.fromkeys(
+        ("CallStream", "LastingPeer", "LastingStream", "Peer", "Request", "Server", "TypedCallStream"),
+        "haptera.sync.messaging",
+    ),
     **dict.fromkeys(("connect", "dial", "listen", "open"), "haptera.sync.openings"),
     **dict.fromkeys(("Service", "method"), "haptera.sync.services"),
     **dict.fromkeys(

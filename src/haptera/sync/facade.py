@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from haptera.client import Database
-    from haptera.peer import Peer, Server  # noqa: F401 - named as texts, in the bases of classes
+    from haptera.peer import LastingPeer, Peer, Server  # noqa: F401 - named as texts, in the bases of classes
 
 Inner = TypeVar("Inner")
 T = TypeVar("T")
@@ -105,11 +105,14 @@ class Store(Facade["Database"]):
             _drop(opened)
 
 
-class Ends(Protocol):
-    """Something that ends with a peer or a server: the threads of its handlers."""
+class Handling(Protocol):
+    """The threads of the handlers of a peer or a server, which end with it."""
 
     def end(self) -> None:
-        """End it."""
+        """End them."""
+
+    def met(self, on_peer: Callable[[Any], object]) -> Callable[[Peer], None]:
+        """Return a function that has one of the threads call ``on_peer`` with the facade of a peer."""
 
 
 class Opened(Facade[Inner]):
@@ -118,7 +121,7 @@ class Opened(Facade[Inner]):
     __slots__ = ("_handlers", "_open")
 
     def __init__(
-        self, inner: Inner, owner: object = None, thread: LoopThread = shared, *, handlers: Ends | None = None
+        self, inner: Inner, owner: object = None, thread: LoopThread = shared, *, handlers: Handling | None = None
     ) -> None:
         super().__init__(inner, owner, thread)
         self._handlers = handlers
@@ -154,6 +157,22 @@ class Connected(Opened["Peer"]):
         inner = self._inner
         name = f"haptera.sync.Peer {inner.remote}"
         return OpenObject(lambda: name, lambda: not inner.closed, inner.aclose)
+
+
+class Lasting(Opened["LastingPeer"]):
+    """The base of a peer that comes back."""
+
+    __slots__ = ()
+
+    def _opened(self) -> OpenObject:
+        inner = self._inner
+        return OpenObject(lambda: _shown(inner).strip("<>"), lambda: not inner.closed, inner.aclose)
+
+    def _have_told(self, callback: Callable[[Any], object]) -> None:
+        """Have a function called with each connection, in a thread of the handlers, where it may make calls."""
+        assert self._handlers is not None
+        told = self._handlers.met(callback)
+        self._on_loop(lambda: self._inner.on_connect(told))
 
 
 class Listening(Opened["Server"]):

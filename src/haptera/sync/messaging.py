@@ -1,5 +1,5 @@
-# Generated from peer/call.py, peer/peer.py, peer/request.py, peer/server.py, peer/typed_answers.py by
-# tools/generate_sync.py (make generate). Do not edit.
+# Generated from peer/call.py, peer/lasting_peer.py, peer/lasting_stream.py, peer/peer.py, peer/request.py,
+# peer/server.py, peer/typed_answers.py by tools/generate_sync.py (make generate). Do not edit.
 """Peers, servers and requests of the messaging library, for threads."""
 
 from __future__ import annotations
@@ -7,10 +7,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, overload
 
-from haptera.errors import ProtocolError
+from haptera.errors import ConnectionLost, ProtocolError
 from haptera.peer import DEFAULT, Answer, Credentials, Identity, Timeout, Trace
 from haptera.sync.desk import Desk
-from haptera.sync.facade import Connected, Facade, Items, Listening
+from haptera.sync.facade import Connected, Facade, Items, Lasting, Listening
 from haptera.sync.loop_thread import LoopThread, shared
 from haptera.value_codecs import CodecName
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from haptera.peer import CallStream as AsyncCallStream
+    from haptera.peer import LastingStream as AsyncLastingStream
     from haptera.peer import Request as AsyncRequest
     from haptera.peer import TypedCallStream as AsyncTypedCallStream
 
@@ -430,6 +431,198 @@ class Peer(Connected):
     def frames_sent(self) -> int:
         """Frames that were handed to the transport."""
         return self._inner.frames_sent
+
+    def close(self) -> None:
+        """As `aclose`, by the name that ``contextlib.closing`` knows."""
+        self.aclose()
+
+
+class LastingStream(Facade["AsyncLastingStream"]):
+    """The items of a call's answer, as they come. ``LastingPeer.stream`` makes it.
+
+    Iterate over it with ``for``, in one thread. It is begun again on another connection until its first item has come,
+    where the other side has certainly not begun it. Leaving early cancels the call, with ``with`` or ``aclose``.
+    """
+
+    __slots__ = ("_desk",)
+
+    def __init__(
+        self, inner: AsyncLastingStream, owner: object = None, thread: LoopThread = shared, *, desk: Desk | None = None
+    ) -> None:
+        super().__init__(inner, owner, thread)
+        self._desk = desk
+
+    @property
+    def answer(self) -> Answer | None:
+        """The terminal answer, once the items have ended."""
+        return self._inner.answer
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> bytes:
+        try:
+            return self._thread.run(self._inner.__anext__, desk=self._desk)
+        except StopAsyncIteration:
+            raise StopIteration from None
+
+    def aclose(self) -> None:
+        """Cancel the call if it has not ended."""
+        self._run(self._inner.aclose)
+
+    def __enter__(self) -> Self:
+        self._run(self._inner.__aenter__, undo=lambda _: self._inner.__aexit__(None, None, None))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._run(lambda: self._inner.__aexit__(kind, error, traceback))
+
+    def close(self) -> None:
+        """As `aclose`, by the name that ``contextlib.closing`` knows."""
+        self.aclose()
+
+
+class LastingPeer(Lasting):
+    """A peer that is dialled again whenever its connection has ended. ``haptera.sync.dial(url, reconnect=True)`` makes
+    one.
+
+    Its services are hosted on each connection. A call waits for a connection while there is none, for as long as it has
+    time. One that was lost with its connection is sent again only where it was certainly not applied; else it fails
+    with ``ConnectionLost``, whose ``outcome`` is ``unknown``. ``with`` closes it.
+    """
+
+    __slots__ = ()
+
+    def __enter__(self) -> Self:
+        self._run(self._inner.__aenter__, undo=lambda _: self._inner.__aexit__(None, None, None))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.aclose()
+
+    def call(
+        self,
+        service: str,
+        method: str,
+        payload: bytes = b"",
+        *,
+        items: Iterable[bytes] | None = None,
+        timeout: Timeout = DEFAULT,
+    ) -> bytes:
+        """Call a method of the other side.
+
+        Args:
+            service: The name of the service.
+            method: The name of its method.
+            payload: The argument.
+            items: Items to send behind the request. A call with items is sent once, because they cannot be made again.
+                They are taken from it in this thread.
+            timeout: Seconds, the wait for a connection included; 5 unless the URL says otherwise, None for no limit.
+
+        Returns:
+            The result.
+
+        Raises:
+            ServerError: The error that the other side has answered with.
+            ConnectionLost: There is no connection in time, or one is refused for a reason that stays: the outcome is
+                ``not_applied``. Or the connection has ended before the answer: ``unknown``.
+            WrongLoop: The process was forked from the one that has dialled.
+        """
+        desk = None if items is None else Desk()
+        pulled = None if items is None or desk is None else desk.pulled(items)
+        return self._thread.run(
+            lambda: self._inner.call(service, method, payload, items=pulled, timeout=timeout), desk=desk
+        )
+
+    def stream(
+        self,
+        service: str,
+        method: str,
+        payload: bytes = b"",
+        *,
+        items: Iterable[bytes] | None = None,
+        timeout: float | None = None,
+    ) -> LastingStream:
+        """Call a method that answers with items. While there is no connection it begins with the first of them.
+
+        Args:
+            service: The name of the service.
+            method: The name of its method.
+            payload: The argument.
+            items: Items to send behind the request.
+            timeout: Seconds that the whole answer may take, the wait for a connection included; None for no limit.
+
+        Returns:
+            The items, to iterate over. Iterating raises as ``call`` does. A connection that ends when some items have
+            come ends the stream with ``ConnectionLost``: the program knows where to go on.
+        """
+        desk = None if items is None else Desk()
+        pulled = None if items is None or desk is None else desk.pulled(items)
+        found = self._on_loop(lambda: self._inner.stream(service, method, payload, items=pulled, timeout=timeout))
+        return LastingStream(found, self, desk=desk)
+
+    @property
+    def peer(self) -> Peer | None:
+        """The present connection; None while there is none. It has the names and numbers of the other side."""
+        found = self._inner.peer
+        return None if found is None else Peer(found, self)
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection."""
+        return self._inner.connected
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed, or is not dialled any more because the other side refuses it for good."""
+        return self._inner.closed
+
+    @property
+    def error(self) -> ConnectionLost | None:
+        """Why it is not dialled any more, where that is a refusal, such as ``AuthenticationFailed``."""
+        return self._inner.error
+
+    def on_connect(self, callback: Callable[[Peer], object]) -> None:
+        """Have a function called with each connection, once the other side has welcomed it; soon if there is one now.
+
+        ``Peer.on_close`` of the connection tells its end. At most 1,000 functions may be registered.
+
+        Args:
+            callback: The function. It is called in a thread of the handlers, and may make calls. An error that it
+                raises is logged.
+        """
+        self._have_told(callback)
+
+    def ready(self, timeout: float | None = None) -> None:
+        """Wait until there is a connection.
+
+        Args:
+            timeout: Seconds to wait at most; None for no limit.
+
+        Raises:
+            ConnectionLost: There is none in time, or none is dialled any more.
+        """
+        self._run(lambda: self._inner.ready(timeout))
+
+    def drain(self, timeout: float = 30.0) -> None:
+        """End in an orderly way, as ``Peer.drain`` does. Calls that wait for a connection are refused.
+
+        Args:
+            timeout: Seconds after which the rest is given up.
+        """
+        self._ending()
+        self._run(lambda: self._inner.drain(timeout))
+        self._over()
+
+    def aclose(self) -> None:
+        """Close the connection and dial no other. Calls under way fail with ``ConnectionLost``."""
+        self._ending()
+        self._run(self._inner.aclose)
+        self._over()
 
     def close(self) -> None:
         """As `aclose`, by the name that ``contextlib.closing`` knows."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Literal, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 from haptera.client import connect as async_connect
 from haptera.client import open_embedded
@@ -15,7 +15,7 @@ from haptera.peer import dial as async_dial
 from haptera.peer import listen as async_listen
 from haptera.sync.database import Database
 from haptera.sync.loop_thread import shared
-from haptera.sync.messaging import Peer, Server
+from haptera.sync.messaging import LastingPeer, Peer, Server
 from haptera.sync.services import HandlerThreads, Service
 
 if TYPE_CHECKING:
@@ -197,7 +197,7 @@ def listen(
             lambda: async_listen(
                 url,
                 services=threads.services,
-                on_peer=threads.met(on_peer),
+                on_peer=None if on_peer is None else threads.met(on_peer),
                 authenticator=authenticator,
                 server_id=server_id,
                 mode=mode,
@@ -217,9 +217,11 @@ def listen(
     )
 
 
+@overload
 def dial(
     url: str,
     *,
+    reconnect: Literal[False] = False,
     services: Sequence[Service] = (),
     timeout: float | None = 5.0,
     user: str | None = None,
@@ -230,7 +232,42 @@ def dial(
     idle_timeout_s: float | None = None,
     handler_threads: int = 32,
     **options: Unpack[ConnectionOptions],
-) -> Peer:
+) -> Peer: ...
+
+
+@overload
+def dial(
+    url: str,
+    *,
+    reconnect: Literal[True],
+    services: Sequence[Service] = (),
+    timeout: float | None = 5.0,
+    user: str | None = None,
+    password: str | None = None,
+    signing_key: bytes | None = None,
+    compression: bool | None = None,
+    write_timeout_s: float = 30.0,
+    idle_timeout_s: float | None = None,
+    handler_threads: int = 32,
+    **options: Unpack[ConnectionOptions],
+) -> LastingPeer: ...
+
+
+def dial(
+    url: str,
+    *,
+    reconnect: bool = False,
+    services: Sequence[Service] = (),
+    timeout: float | None = 5.0,
+    user: str | None = None,
+    password: str | None = None,
+    signing_key: bytes | None = None,
+    compression: bool | None = None,
+    write_timeout_s: float = 30.0,
+    idle_timeout_s: float | None = None,
+    handler_threads: int = 32,
+    **options: Unpack[ConnectionOptions],
+) -> Peer | LastingPeer:
     """Connect to ``url`` and return the peer there, hosting ``services`` for it. ``with`` closes it at its end.
 
     It returns as soon as the transport is open: the handshake leaves together with the first calls in one write, and
@@ -245,6 +282,9 @@ def dial(
     The first of all addresses of all hosts to take a connection is used, preferred in their order: one that has not
     answered within 250 ms is joined by the next (RFC 8305).
 
+    With ``reconnect`` it returns a `LastingPeer` when the other side has welcomed the first connection: it dials again,
+    with backoff, for ``timeout`` seconds, and from then on whenever the connection has ended.
+
     Args:
         url: ``haptera://host:port``, of several hosts ``haptera://a:7457,b:7457``, or
             ``haptera+unix:///path/to/socket``. Its options: ``timeout`` (of each call that names no other, in seconds),
@@ -255,6 +295,7 @@ def dial(
             password as it is, inside TLS or to a process of this user). With ``hapteras://`` in place of ``haptera://``
             the connection is inside TLS: ``ca=FILE`` has the authorities to trust, which are those of the system unless
             given, and ``cert=FILE&key=FILE`` the certificate of this side.
+        reconnect: Whether a connection that has ended is followed by another.
         services: The services that the other side may call.
         timeout: Seconds that all attempts may take; None for no limit.
         user: The user's name, if the URL has none: ``haptera://user:password@host``, percent-encoded.
@@ -275,24 +316,24 @@ def dial(
         TypeError, ValueError: ``timeout`` is not a number of seconds above 0.
     """
     threads = HandlerThreads(services, handler_threads)
-    return Peer(
-        shared.run(
-            lambda: async_dial(
-                url,
-                services=threads.services,
-                timeout=timeout,
-                user=user,
-                password=password,
-                signing_key=signing_key,
-                compression=compression,
-                write_timeout_s=write_timeout_s,
-                idle_timeout_s=idle_timeout_s,
-                **options,
-            ),
-            undo=lambda made: made.aclose(),
+    begin: Any = async_dial
+    found: Any = shared.run(
+        lambda: begin(
+            url,
+            reconnect=reconnect,
+            services=threads.services,
+            timeout=timeout,
+            user=user,
+            password=password,
+            signing_key=signing_key,
+            compression=compression,
+            write_timeout_s=write_timeout_s,
+            idle_timeout_s=idle_timeout_s,
+            **options,
         ),
-        handlers=threads,
+        undo=lambda made: made.aclose(),
     )
+    return LastingPeer(found, handlers=threads) if reconnect else Peer(found, handlers=threads)
 
 
 def _begun(inner: AsyncDatabase) -> Database:

@@ -83,10 +83,8 @@ class HandlerThreads:
         #: The services as the loop hosts them.
         self.services: list[peer.Service] = [self._hosted(service) for service in services]
 
-    def met(self, on_peer: Callable[[Peer], None] | None) -> Callable[[peer.Peer], None] | None:
-        """Return the function that a listener calls with each new peer: it has a thread call ``on_peer``."""
-        if on_peer is None:
-            return None
+    def met(self, on_peer: Callable[[Peer], object]) -> Callable[[peer.Peer], None]:
+        """Return a function that has a thread call ``on_peer`` with the facade of a new peer."""
 
         def meet(found: peer.Peer) -> None:
             with suppress(RuntimeError):  # the threads have ended
@@ -155,7 +153,7 @@ def _contained(function: Callable[[], T]) -> T:
         raise RuntimeError(f"the handler has raised {type(error).__name__}") from error
 
 
-def _logged(on_peer: Callable[[Peer], None], found: Peer) -> None:
+def _logged(on_peer: Callable[[Peer], object], found: Peer) -> None:
     try:
         on_peer(found)
     except Exception:

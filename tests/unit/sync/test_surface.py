@@ -14,6 +14,7 @@ import pytest
 
 import haptera
 import haptera.client
+import haptera.peer
 import haptera.sync
 
 NAMES = {
@@ -31,6 +32,8 @@ NAMES = {
     "Holding",
     "Items",
     "Job",
+    "LastingPeer",
+    "LastingStream",
     "Lease",
     "Lock",
     "Peer",
@@ -77,12 +80,11 @@ OWN = {"close", "answer"}
 OF_TASKS = re.compile(r"\b(async|await|coroutine|asyncio)\b")
 
 
+MODULES = (haptera, haptera.client, haptera.typed, haptera.peer)
+
+
 def asynchronous(name: str) -> Any:
-    return next(getattr(module, name) for module in (haptera, haptera.client, haptera.typed) if hasattr(module, name))
-
-
-#: A peer that comes back has a task of its own that dials, and no class for threads.
-PARAMETERS_LEFT_OUT = {("dial", "reconnect")}
+    return next(getattr(module, name) for module in MODULES if hasattr(module, name))
 
 
 def shown(class_: type) -> set[str]:
@@ -117,7 +119,6 @@ def test_a_call_has_the_parameters_of_its_asynchronous_one_and_nothing_to_await(
         assert inspect.isfunction(theirs)
         own = {"handler_threads"} if member == "" else set()
         parameters, expected = (dict(inspect.signature(each).parameters) for each in (ours, theirs))
-        expected = {each: expected[each] for each in expected if (name, each) not in PARAMETERS_LEFT_OUT}
         assert [each for each in parameters if each not in own] == list(expected)
         for each, parameter in expected.items():
             assert parameters[each].default == parameter.default
