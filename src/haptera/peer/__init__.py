@@ -38,6 +38,7 @@ from haptera.peer.service import Service, method, typed_method
 from haptera.peer.session import SessionService, has_no_argument
 from haptera.peer.trace import Trace
 from haptera.peer.typed_answers import TypedCallStream
+from haptera.peer.typed_methods import TypedMethod
 from haptera.peer.url_options import read_listening_options, read_options
 from haptera.timeouts import DEFAULT, Timeout, check_timeout
 
@@ -81,6 +82,7 @@ __all__ = [
     "Timeout",
     "Trace",
     "TypedCallStream",
+    "TypedMethod",
     "Verifier",
     "address_of",
     "assemble",

@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Generator,
+    Iterable,
+    Iterator,
+)
 from contextlib import aclosing
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final, get_args, get_origin, get_type_hints
@@ -18,13 +27,14 @@ if TYPE_CHECKING:
 _WITHOUT_ARGUMENT: Final = 2
 _WITH_ARGUMENT: Final = 3
 _ITEMS: Final = (AsyncIterator, AsyncGenerator, AsyncIterable)
+_ITEMS_IN_THREADS: Final = (Iterator, Generator, Iterable)
 
 
 class TypedMethod:
     """Decodes the argument of a method and encodes its answers.
 
     Args:
-        function: The method, unbound.
+        function: The method, unbound: a plain function of a service for threads, else a coroutine function.
         codec: The codec of its service.
 
     Raises:
@@ -35,7 +45,8 @@ class TypedMethod:
 
     def __init__(self, function: Callable[..., Any], codec: CodecName) -> None:
         self._name = function.__qualname__
-        self._streams = inspect.isasyncgenfunction(function)
+        in_threads = inspect.isgeneratorfunction(function)
+        self._streams = in_threads or inspect.isasyncgenfunction(function)
         parameters = list(inspect.signature(function).parameters.values())
         if len(parameters) not in {_WITHOUT_ARGUMENT, _WITH_ARGUMENT}:
             raise TypeError(f"{self._name} takes a request and at most one argument")
@@ -43,8 +54,9 @@ class TypedMethod:
         hints = self._resolved(function, {**wanted, "return": inspect.signature(function).return_annotation})
         answer = hints.pop("return")
         if self._streams:
-            if get_origin(answer) not in _ITEMS:
-                raise TypeError(f"{self._name} yields items: annotate it with AsyncIterator[...] of their type")
+            if get_origin(answer) not in (_ITEMS_IN_THREADS if in_threads else _ITEMS):
+                name = "Iterator" if in_threads else "AsyncIterator"
+                raise TypeError(f"{self._name} yields items: annotate it with {name}[...] of their type")
             answer = get_args(answer)[0]
         self._argument: ValueCodec[Any] | None = None
         for argument in hints.values():

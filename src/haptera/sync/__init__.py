@@ -44,7 +44,7 @@ if TYPE_CHECKING:
         Semaphore,
         Worker,
     )
-    from haptera.sync.services import Service, method
+    from haptera.sync.services import Service, method, typed_method
     from haptera.sync.typed_values import (
         TypedCache,
         TypedChanges,
@@ -100,6 +100,7 @@ __all__ = [
     "listen",
     "method",
     "open",
+    "typed_method",
 ]
 
 # name: its module. Names that are not listed here are recipes.
@@ -114,7 +115,7 @@ _MODULES: Final = {
         "haptera.sync.messaging",
     ),
     **dict.fromkeys(("connect", "dial", "listen", "open"), "haptera.sync.openings"),
-    **dict.fromkeys(("Service", "method"), "haptera.sync.services"),
+    **dict.fromkeys(("Service", "method", "typed_method"), "haptera.sync.services"),
     **dict.fromkeys(
         ("TypedCache", "TypedChanges", "TypedDatabase", "TypedScan", "TypedTransaction", "TypedWatch"),
         "haptera.sync.typed_values",

@@ -9,20 +9,25 @@ import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import Any, ClassVar, Final, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 
 from haptera import peer
 from haptera.errors import ConfigurationError
 from haptera.sync.messaging import Peer, Request
 
+if TYPE_CHECKING:
+    from haptera.value_codecs import CodecName
+
 T = TypeVar("T")
 
 _METHOD_MARK: Final = "__haptera_sync_method__"
+_TYPED_MARK: Final = "__haptera_sync_typed_method__"
 _END: Final = object()
 
 #: The bytes of an answer or an item.
 Payload = bytes | bytearray | memoryview
 _Handler = TypeVar("_Handler", bound=Callable[[Any, Request], Payload | Iterator[Payload] | None])
+_TypedHandler = TypeVar("_TypedHandler", bound=Callable[[Any, Request], Any] | Callable[[Any, Request, Any], Any])
 
 #: Requests that are handled at once, each in a thread: as many again wait in the queue of the threads as the peers may
 #: have under way. A handler mostly waits, so there are more of them than cores.
@@ -52,14 +57,50 @@ def method(function: _Handler) -> _Handler:
     return function
 
 
+def typed_method(function: _TypedHandler) -> _TypedHandler:
+    """Mark a function of a ``Service`` with a codec as a method that takes and gives values of the program's types.
+
+    The annotations of the function name the types: Structs of msgspec, dataclasses, models of pydantic, or types made
+    of the plain ones. A caller whose argument does not fit gets ``InvalidArgument`` (3003), and the function is not
+    called. An answer that does not fit is a failure of the handler.
+
+    Args:
+        function: Takes a ``Request``, and an argument if the method has one. A function returns the one answer, a
+            generator function yields items.
+
+    Returns:
+        The same function.
+
+    Raises:
+        TypeError: The function is ``async def``.
+    """
+    marked: Any = function
+    setattr(method(marked), _TYPED_MARK, True)
+    return function
+
+
 class Service:
     """A named set of methods that the other side may call.
 
     Subclass it, give it a ``name``, and mark its methods with ``haptera.sync.method``. One instance may serve any
-    number of connections at once; its methods run in several threads at a time.
+    number of connections at once; its methods run in several threads at a time. ``class
+    Printer(haptera.sync.Service, codec="json")`` may have methods that take and give values of the program's types,
+    marked with ``haptera.sync.typed_method``.
     """
 
     name: ClassVar[str] = ""
+    _codec: ClassVar[CodecName | None] = None
+    _typed: ClassVar[dict[str, peer.TypedMethod]] = {}
+
+    def __init_subclass__(cls, *, codec: CodecName | None = None, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls._codec = codec or cls._codec
+        functions = inspect.getmembers(cls, inspect.isfunction)
+        typed = {name: function for name, function in functions if hasattr(function, _TYPED_MARK)}
+        if cls._codec is not None:
+            cls._typed = {name: peer.TypedMethod(function, cls._codec) for name, function in typed.items()}
+        elif typed:
+            raise TypeError(f"{cls.__name__} has typed methods: give it a codec, as in (Service, codec='json')")
 
     def methods(self) -> Sequence[str]:
         """Return the names that ``session.describe`` lists."""
@@ -107,22 +148,23 @@ class HandlerThreads:
             function = getattr(service, name)
             streams = inspect.isgeneratorfunction(function)
             members[name] = peer.method(self._many(function) if streams else self._one(function))
+        members["_typed"] = service._typed
         made = type(type(service).__name__, (peer.Service,), members)()
         assert isinstance(made, peer.Service)
         return made
 
-    def _one(self, function: Callable[[Request], Payload | None]) -> Callable[..., Any]:
-        async def handle(_: object, request: peer.Request) -> Payload | None:
-            return await self._in_thread(lambda: function(Request(request, self)))
+    def _one(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        async def handle(_: object, request: peer.Request, *arguments: object) -> Any:
+            return await self._in_thread(lambda: function(Request(request, self), *arguments))
 
         return handle
 
-    def _many(self, function: Callable[[Request], Iterator[Payload]]) -> Callable[..., Any]:
-        async def handle(_: object, request: peer.Request) -> AsyncIterator[Payload]:
-            items = await self._in_thread(lambda: iter(function(Request(request, self))))
+    def _many(self, function: Callable[..., Iterator[Any]]) -> Callable[..., Any]:
+        async def handle(_: object, request: peer.Request, *arguments: object) -> AsyncIterator[Any]:
+            items = await self._in_thread(lambda: iter(function(Request(request, self), *arguments)))
             try:
                 while (item := await self._in_thread(lambda: next(items, _END))) is not _END:
-                    yield item  # type: ignore[misc]  # it is no _END
+                    yield item
             finally:
                 close = getattr(items, "close", None)
                 if close is not None:

@@ -8,6 +8,7 @@ import pydoc
 import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ import haptera
 import haptera.client
 import haptera.peer
 import haptera.sync
+import haptera.typed
 
 NAMES = {
     "Administration",
@@ -62,9 +64,12 @@ NAMES = {
     "listen",
     "method",
     "open",
+    "typed_method",
 }
 #: The classes that are made of asynchronous ones.
-MADE = sorted(NAMES - {"End", "Entry", "Event", "Items", "Pending", "Service", "TransactResult"} - {"method"})
+MADE = sorted(
+    NAMES - {"End", "Entry", "Event", "Items", "Pending", "Service", "TransactResult"} - {"method", "typed_method"}
+)
 #: What is not for threads, with its reason in tools/sync_classes.py.
 LEFT_OUT = {
     "Peer": {"request", "when_writable", "writable", "attributes"},
@@ -131,7 +136,7 @@ def test_the_docstrings_speak_to_threads(name: str) -> None:
     documented = [thing, *(getattr(thing, member) for member in shown(thing))] if inspect.isclass(thing) else [thing]
     made_here = [each for each in documented if getattr(each, "__module__", "").startswith("haptera.sync")]
     said = {getattr(each, "__qualname__", name): OF_TASKS.findall(each.__doc__ or "") for each in made_here}
-    allowed = {"method": ["async"]}  # which it refuses
+    allowed = {"method": ["async"], "typed_method": ["async"]}  # which it refuses
     assert {where: words for where, words in said.items() if words != allowed.get(where, [])} == {}
     assert all(each.__doc__ for each in made_here)
 
@@ -159,3 +164,25 @@ def test_the_recipes_load_when_one_is_made() -> None:
     code = "import haptera.sync, sys; haptera.sync.Database; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {name for name in loaded if name.startswith("haptera.client.recipes.")}
+
+
+def test_each_name_of_the_asynchronous_surface_is_here_or_one_for_both_or_listed_as_absent() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "sync.md").read_text()
+    absent = page.partition("## Absent for threads")[2].partition("\n## ")[0]
+    surface = {name: getattr(haptera, name) for name in haptera.__all__}
+    surface |= {name: getattr(haptera.typed, name) for name in haptera.typed.__all__ if name != "method"}
+    used_awaited = {name for name, thing in surface.items() if awaits(thing)}
+    assert used_awaited - NAMES - {name for name in used_awaited if f"`{name}`" in absent} == set()
+    members = {f"{name}.{member}" for name, members in LEFT_OUT.items() for member in members}
+    internal = {"Server.opened", "Server.established", "Server.lost", "Server.tls_failed", "Server.log"}
+    assert {name for name in members - internal if f"`{name}`" not in absent} == set()
+
+
+def awaits(thing: Any) -> bool:
+    """Whether a program has to await something of it, or gives it coroutines."""
+    members = [getattr(thing, name, None) for name in dir(thing)] if inspect.isclass(thing) else [thing]
+    return any(
+        inspect.iscoroutinefunction(inspect.unwrap(each)) or inspect.isasyncgenfunction(each)
+        for each in members
+        if callable(each)
+    )
