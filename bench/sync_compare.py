@@ -1,20 +1,24 @@
-"""`haptera.sync` against a node, beside redis-py's synchronous client against Redis: one thread, 16 threads, pipelines.
+"""`haptera.sync` against a node, beside the synchronous clients of Redis and etcd: one thread, 16 threads, pipelines.
 
-Both servers sync every change before they answer it, as in `bench.redis_compare`, and Haptera encrypts what it writes.
-One process drives both over TCP on the loopback address. The threads of a round make one call after the other, all on
-one client: Haptera's has one connection, and redis-py's its pool, which opens one for each thread. The rounds
-alternate; the figures are the medians. A pipeline has 50 calls.
+All servers sync every change before they answer it, as in `bench.redis_compare`, and Haptera encrypts what it writes.
+One process drives them over TCP on the loopback address. The threads of a round make one call after the other, all on
+one client: Haptera's and etcd's (etcd-sdk-python) have one connection, and redis-py's its pool, which opens one for
+each thread. The rounds alternate; the figures are the medians. A pipeline has 50 calls; etcd's client has none. Where
+etcd or its client is not installed the others are measured.
 """
 
 from __future__ import annotations
 
 import gc
+import importlib
+import importlib.util
 import statistics
 import sys
 import threading
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
+from importlib.metadata import version
 from itertools import count
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -89,6 +93,14 @@ def redis_contender(client: redis.Redis) -> Contender:
     return Contender("redis-py", {"get": get, "set": set_, "pipeline": pipeline})
 
 
+def etcd_contender(client: Any) -> Contender:
+    def get(number: int) -> None:
+        value, _ = client.get(key(number))
+        assert value == VALUE
+
+    return Contender("etcd-sdk-python", {"get": get, "set": lambda number: client.put(key(number), VALUE)})
+
+
 def run_round(call: Call, calls: int, threads: int) -> Round:
     """Make the calls in that many threads. Raises the first error of a call."""
     numbers, errors = count(), list[Exception]()
@@ -122,9 +134,10 @@ def measure(contenders: list[Contender], workloads: list[Workload], rounds: int)
     for contender in contenders:
         run_round(contender.calls["set"], KEYS, THREADS)  # every key is there, every connection open
     for workload in workloads:
-        measured: dict[str, list[Round]] = {contender.name: [] for contender in contenders}
+        taking_part = [contender for contender in contenders if workload.kind in contender.calls]
+        measured: dict[str, list[Round]] = {contender.name: [] for contender in taking_part}
         for number in range(rounds + 1):
-            for contender in contenders:
+            for contender in taking_part:
                 calls = workload.calls if number else max(1, workload.calls // WARM_UP_SHARE)
                 measured[contender.name].append(run_round(contender.calls[workload.kind], calls, workload.threads))
         medians = {
@@ -134,8 +147,9 @@ def measure(contenders: list[Contender], workloads: list[Workload], rounds: int)
             }
             for name, found in measured.items()
         }
-        ours, theirs = (medians[contender.name]["calls_per_second"] for contender in contenders)
-        results.append({"workload": workload.name, "medians": medians, "ratio": ours / theirs})
+        ours = medians[contenders[0].name]["calls_per_second"]
+        ratios = {rival.name: ours / medians[rival.name]["calls_per_second"] for rival in taking_part[1:]}
+        results.append({"workload": workload.name, "medians": medians, "ratios": ratios})
     return results
 
 
@@ -163,22 +177,39 @@ def compare(directory: Path, *, rounds: int, scale: float) -> dict[str, Any]:
         port = stack.enter_context(processes.redis_server(path / "redis"))
         db = stack.enter_context(haptera.sync.connect(node.url))
         client = stack.enter_context(redis.Redis(port=port))
-        results = measure([haptera_contender(db), redis_contender(client)], workloads, rounds)
+        contenders = [haptera_contender(db), redis_contender(client)]
+        found: dict[str, str | None] = {}
+        if processes.etcd_version() is not None and importlib.util.find_spec("pyetcd") is not None:
+            etcd = stack.enter_context(processes.etcd_server(path / "etcd"))
+            contenders.append(etcd_contender(stack.enter_context(closing(etcd_client(etcd.port)))))
+            found = {"etcd": processes.etcd_version(), "etcd-sdk-python": version("etcd-sdk-python")}
+        results = measure(contenders, workloads, rounds)
     return {
         "environment": report.environment(directory),
-        "versions": versions(),
+        "versions": {**versions(), **found},
         "rounds": rounds,
         "results": results,
     }
+
+
+def etcd_client(port: int) -> Any:
+    """A client of etcd, which is installed by hand: its requirements would bind those of the development tools."""
+    return importlib.import_module("pyetcd").client(host="127.0.0.1", port=port, timeout=60)
 
 
 def show(result: dict[str, Any]) -> None:
     """Print the tables."""
     report.show_environment(result["environment"])
     rows = [
-        [one["workload"], name, f"{figures['calls_per_second']:,.0f}", f"{figures['cpu_us']:.0f}", ratio]
+        [
+            one["workload"],
+            name,
+            f"{figures['calls_per_second']:,.0f}",
+            f"{figures['cpu_us']:.0f}",
+            f"{one['ratios'][name]:.2f}" if name in one["ratios"] else "",
+        ]
         for one in result["results"]
-        for (name, figures), ratio in zip(one["medians"].items(), ("", f"{one['ratio']:.2f}"), strict=True)
+        for name, figures in one["medians"].items()
     ]
     report.show(
         "Synchronous clients",
@@ -190,7 +221,9 @@ def show(result: dict[str, Any]) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the comparison and print it; return the exit status."""
-    parser = report.arguments("haptera.sync beside redis-py's synchronous client, durable, in the same run.")
+    parser = report.arguments(
+        "haptera.sync beside the synchronous clients of Redis and etcd, durable, in the same run."
+    )
     parser.add_argument("--rounds", type=int, default=7, help="rounds of each workload [7]")
     parser.add_argument("--scale", type=float, default=1.0, help="multiplies the number of calls [1]")
     options = parser.parse_args(argv)
