@@ -8,6 +8,7 @@ be used.
 from __future__ import annotations
 
 import os
+import threading
 import weakref
 from contextlib import suppress
 from typing import Final, Protocol
@@ -33,14 +34,16 @@ class _Process:
         self.held: weakref.WeakSet[Forkable] = weakref.WeakSet()
 
     def begin_child(self) -> None:
-        owner, self.pid = self.pid, os.getpid()
         for held in list(self.held):
             # An error in one must not keep the others from the same, and there is no one to tell.
             with suppress(Exception):
-                held.disown(owner)
+                held.disown(self.pid)
+        self.pid = os.getpid()  # last: another thread that sees it relies on the rest
 
 
 _process: Final = _Process()
+#: Held by a thread of a child that has everything given up late. Its parent never takes it.
+_late: Final = threading.Lock()
 
 
 def watch(held: Forkable) -> None:
@@ -51,6 +54,14 @@ def watch(held: Forkable) -> None:
 def inherits() -> bool:
     """Whether the process was forked without Python's knowledge, as some servers do: nothing has been given up."""
     return os.getpid() != _process.pid
+
+
+def give_up_inherited() -> None:
+    """Have each object give its copy up, if the process was forked without Python's knowledge and none has yet."""
+    if inherits():
+        with _late:
+            if inherits():
+                _process.begin_child()
 
 
 if hasattr(os, "register_at_fork"):

@@ -219,6 +219,27 @@ def test_trap_a_copy_from_before_a_fork_stays_as_it_is_in_the_child(url: str) ->
         assert not cache.ended
 
 
+def test_a_child_that_was_forked_without_pythons_knowledge_has_a_connection_of_its_own(url: str) -> None:
+    """As uWSGI forks its workers. The loop's thread sleeps meanwhile, so it holds nothing that the child needs."""
+    program = f"""
+import ctypes, os, signal, time
+import haptera.sync
+
+db = haptera.sync.connect({url!r})
+db.set("forked", "before")
+time.sleep(0.2)
+child = ctypes.PyDLL(None).fork()
+if child == 0:
+    signal.alarm(20)
+    print(db.get("forked").text, db.set("forked", "child") > 0, flush=True)
+    os._exit(0)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), db.get("forked").text, flush=True)
+db.close()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.stdout.split(), done.stderr) == (["before", "True", "0", "child"], "")
+
+
 def test_a_worker_that_is_forked_ends_in_the_usual_way_without_a_word(url: str) -> None:
     code = """
 import os

@@ -237,6 +237,7 @@ class LoopThread:
         Raises:
             WrongLoop: The thread is that of the loop, and would wait for itself.
         """
+        forks.give_up_inherited()  # some servers fork without Python's knowledge, and the loop's thread is not there
         loop = self._loop or self._begin()
         if threading.get_ident() == self._ident:
             raise WrongLoop(
