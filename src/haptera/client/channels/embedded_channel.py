@@ -59,6 +59,7 @@ class EmbeddedChannel:
     """Carries calls to the node of the data directory ``path``, opened by `start` or by the first call."""
 
     private = True
+    sends_at_once = False  # a call may have to open the store first, and waits within a timeout of its task
 
     def __init__(
         self,
@@ -115,11 +116,6 @@ class EmbeddedChannel:
     def closed(self) -> bool:
         """Whether no more calls are taken: the database is closed, or its node has failed."""
         return self._closed or self._ending is not None
-
-    @property
-    def sends_at_once(self) -> bool:
-        """No: a call may have to open the store first, and waits within a timeout of its task."""
-        return False
 
     @property
     def unclosed(self) -> bool:
