@@ -43,7 +43,7 @@ class ForeignBytes(RemoteProtocolError):
             Code.MALFORMED_FRAME, f"the bytes are {protocol}, and this side of the connection does not speak it"
         )
         self.protocol = protocol
-        self.answer = _ANSWERS.get(protocol, b"")
+        self.answer: bytes = _ANSWERS.get(protocol, b"")
 
 
 def foreign_protocol(first: bytes) -> str | None:

@@ -35,7 +35,7 @@ class Collected:
     """
 
     def __init__(self) -> None:
-        self.branch = "then"
+        self.branch: str = "then"
         self.parts: dict[str, list[Part]] = {name: [] for name in PARTS}
         self.failed: int | None = None
         self.lines = 0

@@ -55,15 +55,15 @@ class ImportPlace:
 
     def __init__(self, name: str, store: str | None, options: dict[str, str]) -> None:
         """Find the place. Raises ``CannotResume``, and ``OSError`` where the file with it cannot be read."""
-        self.path = name + SUFFIX
-        self.state = ImportState(_FORMAT, store, options)
+        self.path: str = name + SUFFIX
+        self.state: ImportState = ImportState(_FORMAT, store, options)
         self._noted_at = -NOTE_SECONDS
         found = self._read()
         if found is not None:
             self._check(found)
             self.state = found
         #: Rows that earlier runs have stored.
-        self.stored_before = self.state.stored
+        self.stored_before: int = self.state.stored
 
     def advance(self, batch: RowBatch, *, stored: bool) -> None:
         """All rows up to the end of ``batch`` are stored, or their time was over. Raises ``OSError``."""

@@ -71,7 +71,7 @@ class FrontendServer:
         self._settings, files = read_dialect_options(dialect, address)
         self._dialect = dialect
         #: The name of its protocol, as it is written in texts.
-        self.protocol = dialect.protocol.upper()
+        self.protocol: str = dialect.protocol.upper()
         self._address = address
         self._on_connection = on_connection
         self._on_gone: dict[FrontendConnection, Callable[[], None]] = {}
