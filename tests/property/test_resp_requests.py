@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from haptera.dialects.resp.redis_glob import redis_glob
 from haptera.dialects.resp.request_parser import ProtocolFault, RequestParser
+from tests.unit.dialects.resp.talks import command
 
 _arguments = st.lists(
     st.binary(max_size=40) | st.sampled_from([b"\r\n", b"$1\r\nx\r\n", b"*1\r\n"]), min_size=1, max_size=5
@@ -47,6 +48,43 @@ def test_what_is_sent_is_found(sent: list[list[bytes]]) -> None:
         b"*%d\r\n" % len(parts) + b"".join(b"$%d\r\n%b\r\n" % (len(part), part) for part in parts) for parts in sent
     )
     assert commands([stream]) == sent
+
+
+_gets = st.binary(max_size=40).map(lambda key: [b"GET", key])
+_sets = st.tuples(st.binary(max_size=4), st.binary(max_size=1100)).map(lambda pair: [b"SET", *pair])
+_in_runs = st.lists(
+    st.lists(_gets, min_size=1, max_size=4)
+    | st.lists(_sets, min_size=1, max_size=4)
+    | st.lists(_arguments, min_size=1, max_size=2),
+    min_size=1,
+)
+
+
+def commands_in_runs(data: bytes, limit: int) -> list[list[bytes]]:
+    """The commands in bytes, those of one kind in a row together."""
+    parser, found = RequestParser(), []
+    lone = parser.feed_or_take(data)
+    if lone is not None:
+        assert parser.idle
+        return [lone]
+    while not parser.idle:
+        columns = parser.run({b"GET": 2, b"SET": 3}, limit)
+        if columns is None:
+            arguments = parser.next()
+            assert arguments is not None
+            found.append(arguments)
+        else:
+            assert 2 <= len(columns[0]) <= limit
+            found += map(list, zip(*columns, strict=True))
+            parser.pass_run()
+    return found
+
+
+@given(_in_runs, st.integers(2, 5))
+def test_commands_that_are_taken_together_are_those_that_were_sent(parts: list[list[list[bytes]]], limit: int) -> None:
+    sent = [arguments for part in parts for arguments in part]
+    stream = b"".join(command(*arguments) for arguments in sent)
+    assert commands_in_runs(stream, limit) == sent
 
 
 def fits(pattern: bytes, key: bytes) -> bool:

@@ -32,7 +32,7 @@ from haptera.state.sliced_work import finish
 from haptera.state.table import Table
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from haptera.state.results import Result, StoredEntry
     from haptera.state.sliced_work import Steps
@@ -82,10 +82,14 @@ class Kv(Entries):
 
     def get_many(self, op: operations.GetMany) -> Result:
         """[[entry or nil, …]], in the order of the keys."""
-        found = list(map(self._current or self.entries.get, op.keys))
+        return (self.entries_of(op.keys),)
+
+    def entries_of(self, keys: Iterable[str]) -> list[StoredEntry | None]:
+        """The present entries of some keys, in their order; None for each that is missing."""
+        found = list(map(self._current or self.entries.get, keys))
         if self.expiry.count or self._current is not None:
-            return (without_dead(found, self.clock()),)
-        return (found,)
+            return without_dead(found, self.clock())
+        return found
 
     def count(self, op: operations.Count) -> Result:
         """[count]: O(log n) for any range, beside the dead keys that are still there; O(keys in the range) for a glob

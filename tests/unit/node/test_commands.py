@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from haptera.errors import Failure, failure
-from haptera.node.commands import ANONYMOUS, Envelope, Submitter
+from haptera.node.commands import ANONYMOUS, STRANGER, Envelope, Submitter
 from haptera.node.scans import PROGRESS_TIMEOUT_S, SCANS_PER_OWNER_MAX, SWEEP_INTERVAL_S, Cursor
 from haptera.state import Page, Replayed, Write, limits
 from haptera.state.operations import (
@@ -28,6 +28,8 @@ from haptera.state.operations import (
     SetMany,
 )
 from haptera.testing import VirtualClockLoop, virtual_clock
+from tests.unit.dialects.resp.talks import Clock as StandingClock
+from tests.unit.dialects.resp.talks import Limited, at_a_time
 from tests.unit.node.nodes import Asked, ManualWriter, opened, turn
 
 if TYPE_CHECKING:
@@ -45,6 +47,28 @@ async def test_reads_are_answered_before_submit_returns() -> None:
         await turn()
         asked = Asked(node, Get("a"), Exists("b"), GetMany(["a", "b"]), Count())
         assert asked.results == [(b"1", 1, None), (False,), ([(b"1", 1, None), None],), (1,)]
+
+
+@pytest.mark.parametrize("submitter", [ANONYMOUS, Limited(("a*", ["read"])), STRANGER])
+@pytest.mark.parametrize("is_broken", [False, True])
+async def test_reads_of_keys_in_a_row_have_the_results_of_a_list_of_gets(submitter: Submitter, is_broken: bool) -> None:
+    clock = StandingClock()
+    async with at_a_time(clock) as node:
+        Asked(node, Set("a", b"1"), Set("ab", b"2", ttl_ms=1000), Set("b", b"3"))
+        await node.drain()
+        clock.now_ms += 1000
+        assert node.commands.get_each(ANONYMOUS, ["a", "b"]) == [(b"1", 1, None), (b"3", 3, None)]
+        if is_broken:
+            node._machine.abandon(failure(5001))
+        for keys in (["a", "a"], ["a", "b", "ab", "", "a\0", "x" * 5000, "a" + "x" * 5000, "a-missing", "missing"], []):
+            asked: list[Result] = []
+            node.commands.submit(submitter, [Envelope(Get(key)) for key in keys], asked.extend)
+            assert node.commands.get_each(submitter, keys) == asked
+            assert [node.commands.read_one(submitter, Get(key)) for key in keys] == asked
+        for op in (Count(), Exists("b"), GetMany(["a", "b"])):
+            asked = []
+            node.commands.submit(submitter, [Envelope(op)], asked.extend)
+            assert [node.commands.read_one(submitter, op)] == asked
 
 
 async def test_an_empty_list_is_answered_at_once() -> None:

@@ -51,6 +51,10 @@ BY_NAME["command"] = command_row(BY_NAME)
 COMMANDS: Final[dict[bytes, Command]] = {
     spelt: row for name, row in BY_NAME.items() for spelt in (name.encode(), name.upper().encode())
 }
+#: The commands that are done together where several stand in a row, by their names as in `COMMANDS`, with the number of
+#: their arguments; and those of them that change the store.
+RUNS: Final[dict[bytes, int]] = {name: abs(row.arity) for name, row in COMMANDS.items() if row.run is not None}
+WRITE_RUNS: Final = {name: count for name, count in RUNS.items() if "write" in COMMANDS[name].flags}
 #: The first words of lines of HTTP. They come from a browser that was led to believe that this is a web server: such a
 #: connection is closed, as by Redis, before the lines behind them are taken for commands.
 HTTP_WORDS: Final = frozenset({b"post", b"host:"})

@@ -18,6 +18,8 @@ QUEUED: Final = b"+QUEUED\r\n"
 ZERO: Final = b":0\r\n"
 ONE: Final = b":1\r\n"
 EMPTY_ARRAY: Final = b"*0\r\n"
+#: The heads of short bulk strings, by their lengths: a look at a list takes less time than a text that is made.
+BULK_HEADS: Final = [b"$%d" % size for size in range(1025)]
 #: No value, by the version.
 NULL: Final = {2: b"$-1\r\n", 3: b"_\r\n"}
 #: No array, by the version.

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from haptera.dialects.resp.reply_encoding import OK
+from haptera.dialects.resp.result_shapes import done
+
 if TYPE_CHECKING:
     from haptera.dialects.resp.resp_session import RespSession
     from haptera.node.commands import Commands, Envelope, Submission
@@ -38,6 +41,9 @@ class ReplyGroup:
         """Write replies until the connection is full; whether all are written."""
         results, parts, connection = self.results, self.parts, session.connection
         assert results is not None
+        if len(set(map(type, results))) == 1 and parts.count(done) == len(parts) and type(results[0]) is tuple:
+            connection.write(OK * len(parts))  # as in most groups of changes
+            return True
         at, made, size = self._next_result, [], 0
         number = self._next_part
         for number in range(self._next_part, len(parts)):

@@ -22,11 +22,12 @@ from haptera.dialects.resp.bounds import (
     STRANGER_BULK_SIZE_MAX,
 )
 from haptera.dialects.resp.inline_words import UnbalancedQuotes, split_words
+from haptera.dialects.resp.reply_encoding import BULK_HEADS
 
 #: The heads of arrays that are found by splitting, and the number of their elements.
 _COUNTS: Final = {b"*%d" % count: count for count in range(1, 65)}
 #: The heads of bulk strings that are found by splitting, by their lengths.
-_HEADS: Final = [b"$%d" % size for size in range(1025)]
+_HEADS: Final = BULK_HEADS
 #: Digits of a length that is worth a conversion: more are out of any bound.
 _DIGITS_MAX: Final = 20
 
@@ -44,12 +45,27 @@ class RequestParser:
     ``limited`` says that its other side has not logged in: then the bounds are narrow.
     """
 
-    __slots__ = ("_arguments", "_at", "_buffer", "_left", "_request_size", "_searched", "_size", "_split", "limited")
+    __slots__ = (
+        "_arguments",
+        "_at",
+        "_buffer",
+        "_left",
+        "_request_size",
+        "_run_end",
+        "_runs_from",
+        "_searched",
+        "_size",
+        "_split",
+        "limited",
+    )
 
     def __init__(self) -> None:
         self.limited: bool = False
         #: The pieces that a read was split into, and the place of the next command there.
         self._split: list[bytes] | None = None
+        #: The end of the run that was found last, and the place before which none is looked for.
+        self._run_end = 0
+        self._runs_from = 0
         #: The bytes of all else, and the place of the first that is not parsed.
         self._buffer = bytearray()
         self._at = 0
@@ -93,12 +109,29 @@ class RequestParser:
         if not self._left and self._at == len(self._buffer) and not self.limited and len(data) <= SPLIT_SIZE_MAX:
             if self._buffer:
                 self._buffer = bytearray()
-            self._split, self._at = data.split(b"\r\n"), 0
+            self._split, self._at, self._runs_from = data.split(b"\r\n"), 0, 0
             return
         if self._at and self._at >= len(self._buffer) >> 1:  # each byte is moved once, on average
             del self._buffer[: self._at]
             self._at = 0
         self._buffer += data
+
+    def feed_or_take(self, data: bytes) -> list[bytes] | None:
+        """As `feed`, for an idle parser. But where the bytes are one whole command of short arguments, these are
+        returned, and nothing is held.
+        """
+        if len(data) <= SPLIT_SIZE_MAX and not self._buffer:
+            split = data.split(b"\r\n")
+            count = _COUNTS.get(split[0])
+            if count is not None and len(split) == 2 * count + 2 and not split[-1]:
+                arguments = split[2::2]
+                try:
+                    if [_HEADS[len(each)] for each in arguments] == split[1:-1:2]:
+                        return arguments
+                except IndexError:
+                    pass  # an argument is longer than the heads that are known
+        self.feed(data)
+        return None
 
     def next(self) -> list[bytes] | None:
         """Return the arguments of the next command, or None where none is whole. Raises ProtocolFault.
@@ -126,6 +159,57 @@ class RequestParser:
                 return None
             self._give_up_splitting()
         return self._parse()
+
+    def run(self, counts: dict[bytes, int], limit: int) -> list[list[bytes]] | None:
+        """Return the next commands, ``limit`` at most, as far as they have one name: the columns of their arguments.
+
+        ``counts`` has the commands that may be in a run, by their names, and the numbers of their arguments. None where
+        the next command is for `next`. The parser stays where it is, until `pass_run` or `refuse_run`.
+        """
+        split, at = self._split, self._at
+        if split is None or at < self._runs_from or at + 2 >= len(split):
+            return None
+        head, name = split[at], split[at + 2]
+        count = counts.get(name)
+        if count is None or _COUNTS.get(head) != count:
+            return None
+        step = 1 + 2 * count
+        number = min((len(split) - 1 - at) // step, limit)
+        if number < 2:
+            return None
+        end = at + number * step
+        if not split[at:end:step].count(head) == split[at + 2 : end : step].count(name) == number:
+            number = 1
+            while split[at + number * step] == head and split[at + number * step + 2] == name:
+                number += 1
+            if number == 1:
+                return None
+            end = at + number * step
+        columns = [split[place:end:step] for place in range(at + 2, at + step, 2)]
+        self._run_end = end
+        try:
+            for place, column in enumerate(columns):
+                if list(map(_HEADS.__getitem__, map(len, column))) != split[at + 1 + 2 * place : end : step]:
+                    break
+            else:
+                return columns
+        except IndexError:
+            pass  # an argument is longer than the heads that are known
+        self.refuse_run()
+        return None
+
+    def pass_run(self) -> None:
+        """Go on behind the run that was found."""
+        split, end = self._split, self._run_end
+        assert split is not None
+        if end + 1 == len(split) and not split[end]:  # all of it is parsed
+            self._split, self._at = None, 0
+        else:
+            self._at = end
+
+    def refuse_run(self) -> None:
+        """Leave the commands of the run that was found to `next`, one after the other."""
+        self._runs_from = self._run_end
 
     def _give_up_splitting(self) -> None:
         """Parse the rest argument by argument."""

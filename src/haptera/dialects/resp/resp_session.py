@@ -22,7 +22,7 @@ from haptera.dialects.resp.bounds import (
     IN_FLIGHT_SIZE_MAX,
     READS_TOGETHER_MAX,
 )
-from haptera.dialects.resp.command_table import COMMANDS, HTTP_WORDS, find
+from haptera.dialects.resp.command_table import COMMANDS, HTTP_WORDS, RUNS, WRITE_RUNS, find
 from haptera.dialects.resp.error_words import INVALID_KEY, NO_LOGIN, CommandFault, protocol_error, words_of
 from haptera.dialects.resp.held_bytes import HeldBytes
 from haptera.dialects.resp.judged_changes import decide
@@ -31,14 +31,14 @@ from haptera.dialects.resp.reply_group import ReplyGroup
 from haptera.dialects.resp.request_parser import ProtocolFault, RequestParser
 from haptera.dialects.resp.resp_state import PLAIN_LISTENER
 from haptera.dialects.resp.session_hooks import SessionHooks
-from haptera.dialects.resp.steps import Judged, Many, Slow
+from haptera.dialects.resp.steps import Judged, Many, ReadRun, Slow
 from haptera.node.commands import Envelope, operations
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from haptera.dialects.resp.resp_state import RespListener, RespState
-    from haptera.dialects.resp.steps import Command, Outcome, Shape, Step
+    from haptera.dialects.resp.steps import Command, Outcome, Step, WriteRun
     from haptera.errors import Failure
     from haptera.node.commands import Result
     from haptera.node.frontend import FrontendConnection
@@ -78,8 +78,8 @@ class RespSession(SessionHooks):
         #: A command, or what its handler has given, that waits for the ones before it.
         self._waiting: tuple[Command, list[bytes]] | None = None
         self._waiting_step: Step | None = None
-        self._shape: Shape  # of the read that is asked by itself
         self._slow: asyncio.Task[None] | None = None
+        self._at_rest = False  # whether a command that comes now may be done without a look at any other
         self._submitted = True  # whether it is to be asked if enough is in flight
         self._advancing = False
         self._scheduled = False
@@ -135,7 +135,11 @@ class RespSession(SessionHooks):
         if self._stopping:
             return
         self._received += len(data)
-        self._parser.feed(data)
+        if not self._at_rest or self.connection.full:
+            self._parser.feed(data)
+        elif (arguments := self._parser.feed_or_take(data)) is not None:
+            self._take_lone(arguments)
+            return
         self._advance()
 
     def resume(self) -> None:
@@ -185,6 +189,36 @@ class RespSession(SessionHooks):
                 self._stopping = True
                 self.connection.write(_NO_ROOM)
                 self.connection.close()
+        self._at_rest = not self._groups and self._is_quiet
+
+    @property
+    def _is_quiet(self) -> bool:
+        """Whether nothing waits but for the results of what is in flight."""
+        return (
+            self._come_in
+            and self._parser.idle
+            and not self._held.is_told
+            and (self._slow or self._waiting or self._waiting_step) is None
+            and not self._stopping
+        )
+
+    def _take_lone(self, arguments: list[bytes]) -> None:
+        """Do a command that came by itself while nothing was in flight, the usual case without a pipeline."""
+        step = self._work_of(arguments)
+        if type(step) is tuple and isinstance(step[0], operations.Read):
+            op, shape = step
+            self._received = 0
+            self.connection.write(shape(self.caller.read_one(op), self))
+            if not self._held.is_told:  # else a part of the dialect has kept something
+                return
+        elif step is not None and step is not _HELD:
+            is_operation = type(step) is tuple
+            self._take(step)
+            if is_operation:  # a change, and nothing else is to be done for it now
+                self._flush()
+                self._at_rest = not self._groups
+                return
+        self._advance()
 
     def _run(self) -> bool:
         """Do commands until no whole one is there; True where one has to wait."""
@@ -207,14 +241,14 @@ class RespSession(SessionHooks):
                 if self.silence is not None:
                     step = self.silence.taken(self, step, is_message=command_with_arguments[0].group == "pubsub")
             elif self._left > 0:
+                if self._may_run and self._take_run():
+                    continue
                 self._left -= 1
                 step = self._next()
                 if step is None:
                     return False
                 if step is _HELD:
                     continue
-                if self.silence is not None:
-                    step = self.silence.taken(self, step, is_message=False)
             else:
                 self._continue_later()
                 return True
@@ -244,6 +278,16 @@ class RespSession(SessionHooks):
         self._parsed = self._parsed or arguments is not None
         if not arguments:  # an empty line is passed over
             return None if arguments is None else _HELD
+        return self._work_of(arguments)
+
+    def _work_of(self, arguments: list[bytes]) -> Step | None:
+        """The work of a command; None where the connection is to end instead."""
+        step = self._found_work(arguments)
+        if self.silence is not None and step is not None and step is not _HELD:
+            return self.silence.taken(self, step, is_message=False)
+        return step
+
+    def _found_work(self, arguments: list[bytes]) -> Step | None:
         command = COMMANDS.get(arguments[0])
         if (
             command is None
@@ -307,7 +351,7 @@ class RespSession(SessionHooks):
             writes = isinstance(op, operations.Write)
             group = self._open
             if group is None or group.writes is not writes or not group.envelopes:
-                return self._begin((op,), part, writes, step)
+                return self._begin((op,), (part,), writes, step)
             group.envelopes.append(Envelope(op))
             group.parts.append(part)
             if not writes and len(group.parts) >= READS_TOGETHER_MAX:
@@ -318,7 +362,7 @@ class RespSession(SessionHooks):
             return True
         if kind is Many:
             ops = step.operations  # type: ignore[union-attr]
-            return self._begin(ops, (len(ops), step.shape), isinstance(ops[0], operations.Write), step)  # type: ignore[union-attr]
+            return self._begin(ops, ((len(ops), step.shape),), isinstance(ops[0], operations.Write), step)  # type: ignore[union-attr]
         if kind is Judged:
             step = Slow(partial(decide, self, step))  # type: ignore[arg-type]
         self._flush()
@@ -328,33 +372,73 @@ class RespSession(SessionHooks):
         self._slow = self.connection.loop.create_task(self._run_slow(step))  # type: ignore[arg-type]
         return False
 
-    def _begin(self, ops: Sequence[operations.Operation], part: Any, writes: bool, step: Step) -> bool:
+    @property
+    def _may_run(self) -> bool:
+        """Whether no part of the dialect has to see each command by itself."""
+        return self._come_in and not (self.gates or self.wraps) and self.silence is None
+
+    def _take_run(self) -> bool:
+        """Do the next commands at once, if they are of one kind; False where they are to be done one by one."""
+        parser, group = self._parser, self._open
+        after_writes = self._groups or (group is not None and group.writes)
+        columns = parser.run(WRITE_RUNS if after_writes else RUNS, min(self._left, READS_TOGETHER_MAX))
+        if columns is None:
+            return False
+        make = COMMANDS[columns[0][0]].run
+        assert make is not None
+        try:
+            run = make(columns)
+        except UnicodeDecodeError:  # of one key
+            parser.refuse_run()
+            return False
+        if isinstance(run, ReadRun):
+            if group is not None:
+                self._flush()
+                if self._groups:  # the connection is full
+                    return True
+            self._read_run(run)
+        else:
+            self._begin(run.operations, (run.shape,) * len(run.operations), True, run)
+        parser.pass_run()
+        self._left -= len(columns[0])
+        self._parsed = True
+        return True
+
+    def _read_run(self, run: ReadRun) -> None:
+        """Answer reads, behind which nothing is in flight."""
+        results = self.caller.get_each(run.keys)
+        self._submitted = True
+        self._received = 0
+        replies = run.joined(results)
+        if replies is not None:
+            self.connection.write(replies)
+            return
+        group = ReplyGroup(self)
+        group.parts = [run.shape] * len(results)
+        group.results = results
+        self._groups.append(group)
+        self._in_flight += len(results)
+        self._deliver()
+
+    def _begin(
+        self, ops: Sequence[operations.Operation], parts: tuple[Any, ...], writes: bool, step: Step | WriteRun
+    ) -> bool:
         """Put operations into the open group if it is of their kind, or begin one with them."""
         group = self._open
         if group is not None and group.writes is not writes and group.envelopes:
             self._flush()
             group = None
         if self._writes and not writes:
-            self._waiting_step = step
+            self._waiting_step = step  # type: ignore[assignment]  # a run writes
             return False
-        if group is None and not writes and type(step) is tuple and not self._groups and self._parser.idle:
-            # A read by itself, the usual case without a pipeline, is answered before this returns.
-            self._shape = part
-            self.caller.submit((Envelope(ops[0]),), self._answer_read)
-            return True
         if group is None:
             group = self._open = ReplyGroup(self)
         group.writes = writes
-        group.envelopes += [Envelope(op) for op in ops]
-        group.parts.append(part)
+        group.envelopes += map(Envelope, ops)
+        group.parts += parts
         if not writes and len(group.parts) >= READS_TOGETHER_MAX:
             self._flush()
         return True
-
-    def _answer_read(self, results: list[Any]) -> None:
-        self._received = 0
-        self._submitted = True
-        self.connection.write(self._shape(results[0], self))
 
     def _add(self, reply: bytes) -> None:
         """Put a reply behind those of the commands before."""
@@ -389,7 +473,11 @@ class RespSession(SessionHooks):
             if self.on_change:
                 self.note_changes([envelope.op for envelope in group.envelopes], results)
         self._deliver()
-        if not self._advancing:
+        if self._advancing:
+            return
+        if self._is_quiet:
+            self._at_rest = not self._groups
+        else:
             self._advance()
 
     def _deliver(self) -> None:

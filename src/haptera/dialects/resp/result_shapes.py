@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from haptera.dialects.resp.bounds import REPLY_SIZE_MAX
 from haptera.dialects.resp.error_words import ANSWER_TOO_LARGE, words_of
-from haptera.dialects.resp.reply_encoding import OK, ONE, ZERO, array, bulk_or_null
+from haptera.dialects.resp.reply_encoding import BULK_HEADS, OK, ONE, ZERO, array, bulk_or_null
 from haptera.errors import Code, Failure
 from haptera.key_rules import VALUE_SIZE_MAX
 
@@ -26,6 +26,19 @@ def value(result: Outcome, session: RespSession) -> bytes:
         found = result[0]
         return b"$%d\r\n%b\r\n" % (len(found), found)
     return missing(result, session)
+
+
+def values_in_a_row(results: list[Outcome]) -> bytes | None:
+    """The replies that `value` makes of the results, if all are short values."""
+    try:
+        found = [result[0] for result in results]  # type: ignore[index]  # a failure has none
+        heads = list(map(BULK_HEADS.__getitem__, map(len, found)))
+    except (TypeError, IndexError):
+        return None
+    parts = [b""] * (2 * len(found) + 1)
+    parts[:-1:2] = heads
+    parts[1::2] = found
+    return b"\r\n".join(parts)
 
 
 def missing(result: Outcome, session: RespSession) -> bytes:

@@ -56,6 +56,29 @@ class Slow:
     run: Callable[[], Awaitable[bytes]]
 
 
+@dataclass(slots=True)
+class ReadRun:
+    """Reads of one key each, by commands of one kind in a row.
+
+    ``shape`` makes the reply of one result. ``joined`` makes the replies of all of them at once, or returns None where
+    they are to be made one after the other, because one is large or an error.
+    """
+
+    keys: list[str]
+    shape: Shape
+    joined: Callable[[list[Outcome]], bytes | None]
+
+
+@dataclass(slots=True)
+class WriteRun:
+    """Changes by commands of one kind in a row. ``shape`` makes the reply of one result."""
+
+    operations: list[operations.Operation]
+    shape: Shape
+
+
+#: Makes the run of commands of one kind and of equally many arguments: of the columns of these, the names first.
+RunHandler = Callable[[list[list[bytes]]], ReadRun | WriteRun]
 Step = bytes | tuple["operations.Operation", Shape] | Many | Judged | Slow
 Handler = Callable[["RespSession", list[bytes]], Step]
 #: Asked before each command with its row and its arguments: a reply in its place, or None to go on.
@@ -74,6 +97,7 @@ class Command:
     version of Redis that has it first. A command of several parts has a table of them in ``subcommands``, by their
     names in lower case, and their own names are such as ``client|id``. One that is ``alone`` is handled when all
     commands before it are answered, because it changes what they would see: the version of replies, the user, the end.
+    One with a ``run`` is done together with the same ones behind it, where each has as few arguments as it may.
     """
 
     name: str
@@ -88,6 +112,7 @@ class Command:
     key_step: int = 0
     alone: bool = False
     subcommands: dict[str, Command] | None = None
+    run: RunHandler | None = None
 
     def takes(self, count: int) -> bool:
         """Whether it takes so many arguments, its name among them."""
@@ -115,6 +140,7 @@ def command_row(
     handler: Handler,
     group: str,
     keys: tuple[int, int, int] = (1, 1, 1),
+    run: RunHandler | None = None,
 ) -> Command:
     """A row of the table; ``keys`` are the first key, the last one and the step between two."""
     first_key, last_key, key_step = keys
@@ -129,4 +155,5 @@ def command_row(
         first_key=first_key,
         last_key=last_key,
         key_step=key_step,
+        run=run,
     )

@@ -16,13 +16,13 @@ from haptera.dialects.resp.argument_values import (
 from haptera.dialects.resp.compare_and_set import set_if_value, value_condition
 from haptera.dialects.resp.error_words import CommandFault, error_of_many, invalid_expiry, wrong_arity
 from haptera.dialects.resp.reply_encoding import OK, ZERO, bulk
-from haptera.dialects.resp.steps import Command, Judged, command_row
+from haptera.dialects.resp.steps import Command, Judged, ReadRun, WriteRun, command_row
 from haptera.key_rules import TTL_MAX_MS
 from haptera.node.commands import operations
 
 if TYPE_CHECKING:
     from haptera.dialects.resp.resp_session import RespSession
-    from haptera.dialects.resp.steps import Handler, Outcome, Shape, Step
+    from haptera.dialects.resp.steps import Handler, Outcome, RunHandler, Shape, Step
 
 #: Keys of one MSETNX: as many as a transact compares.
 CONDITIONAL_KEYS_MAX: Final = 128
@@ -31,6 +31,17 @@ CONDITIONAL_KEYS_MAX: Final = 128
 def get(session: RespSession, arguments: list[bytes]) -> Step:
     """GET key"""
     return operations.Get(arguments[1].decode()), result_shapes.value
+
+
+def get_run(columns: list[list[bytes]]) -> ReadRun:
+    """GET key, several times"""
+    return ReadRun(list(map(bytes.decode, columns[1])), result_shapes.value, result_shapes.values_in_a_row)
+
+
+def set_run(columns: list[list[bytes]]) -> WriteRun:
+    """SET key value, several times"""
+    _, keys, values = columns
+    return WriteRun(list(map(operations.Set, map(bytes.decode, keys), values)), result_shapes.done)
 
 
 def set_value(session: RespSession, arguments: list[bytes]) -> Step:
@@ -197,14 +208,24 @@ def _length(result: Outcome, session: RespSession) -> bytes:
 
 
 def _row(
-    name: str, arity: int, its_flags: str, since: str, summary: str, handler: Handler, last_key: int = 1, step: int = 1
+    name: str,
+    arity: int,
+    its_flags: str,
+    since: str,
+    summary: str,
+    handler: Handler,
+    last_key: int = 1,
+    step: int = 1,
+    run: RunHandler | None = None,
 ) -> Command:
-    return command_row(name, arity, its_flags, since, summary, handler, "string", (1, last_key, step))
+    return command_row(name, arity, its_flags, since, summary, handler, "string", (1, last_key, step), run)
 
 
 ROWS: Final = (
-    _row("get", 2, "readonly fast", "1.0.0", "Read the value of a key.", get),
-    _row("set", -3, "write denyoom", "1.0.0", "Set a key to a value, with conditions and an end.", set_value),
+    _row("get", 2, "readonly fast", "1.0.0", "Read the value of a key.", get, run=get_run),
+    _row(
+        "set", -3, "write denyoom", "1.0.0", "Set a key to a value, with conditions and an end.", set_value, run=set_run
+    ),
     set_with_ttl("setex", 1000),
     set_with_ttl("psetex", 1),
     _row("setnx", 3, "write denyoom fast", "1.0.0", "Set a key that is missing.", set_if_absent),

@@ -165,6 +165,42 @@ class Commands:
             done(results)
         return submission
 
+    def get_each(self, submitter: Submitter, keys: Sequence[str]) -> list[Result]:
+        """The results that `submit` has for a `Get` of each key, without the objects that a list of any commands needs.
+
+        A key that is found needs no further check: the store has no other keys than acceptable ones.
+        """
+        machine, permits = self._machine, submitter.permits()
+        if machine.abandoned is None and (permits is None or all(map(permits.read, keys))):
+            found: list[Any] = machine.kv.entries_of(keys)
+            if None in found:
+                return [self._get(key) if entry is None else entry for key, entry in zip(keys, found, strict=True)]
+            return found
+        results: list[Result] = []
+        self.submit(submitter, [Envelope(operations.Get(key)) for key in keys], results.extend)
+        return results
+
+    def read_one(self, submitter: Submitter, op: Read) -> Result:
+        """The result that `submit` has for one read."""
+        size, permits = accepted_size(op), submitter.permits()
+        if isinstance(size, Failure):
+            return size
+        if permits is not None:
+            judge = _BY_KEYS.get(type(op))
+            if judge is None:
+                results: list[Result] = []
+                self.submit(submitter, (Envelope(op),), results.extend)
+                return results[0]
+            refused = judge(op, permits)
+            if refused is not None:
+                return refused
+        return self._machine.read(op)
+
+    def _get(self, key: str) -> Result:
+        """The result of a `Get` that nothing but its own key may refuse."""
+        op = operations.Get(key)
+        return validate(op) or self._machine.read(op)
+
     def _admitted(self, submitter: Submitter, permits: Permits, command: Envelope) -> tuple[Operation, Failure | None]:
         """An operation as it is for a submitter with these permits, and why it is refused, if it is."""
         op = command.op

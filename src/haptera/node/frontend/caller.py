@@ -181,11 +181,33 @@ class DialectCaller:
         gateway = self._gateway
         done = partial(self._connection.guarded, done)
         self.requests_received += len(commands)
+        if not gateway.has_rates:
+            return gateway.commands.submit(self._submitter, commands, gateway.followed(self._audited, commands, done))
         admitted, refused = gateway.admits(self._bucket, self._submitter.user, len(commands), self._loop.time())
         if refused is not None:
             done = _with_refused(done, [refused] * (len(commands) - admitted))
             commands = commands[:admitted]
         return gateway.commands.submit(self._submitter, commands, gateway.followed(self._audited, commands, done))
+
+    def read_one(self, op: operations.Read) -> Result:
+        """The result of one read, now; 3008 beyond the rates."""
+        gateway = self._gateway
+        self.requests_received += 1
+        if gateway.has_rates:
+            _, refused = gateway.admits(self._bucket, self._submitter.user, 1, self._loop.time())
+            if refused is not None:
+                return refused
+        return gateway.read_one(self._audited, self._submitter, op)
+
+    def get_each(self, keys: Sequence[str]) -> list[Result]:
+        """The result of a `Get` of each key, now. Keys beyond the rates fail with 3008."""
+        gateway, count = self._gateway, len(keys)
+        self.requests_received += count
+        if not gateway.has_rates:
+            return gateway.get_each(self._audited, self._submitter, keys)
+        admitted, refused = gateway.admits(self._bucket, self._submitter.user, count, self._loop.time())
+        results = gateway.get_each(self._audited, self._submitter, keys[:admitted])
+        return results if refused is None else [*results, *[refused] * (count - admitted)]
 
     async def check(self, op: operations.SetMany | operations.DeleteMany) -> Envelope | Failure:
         """A command with a long list, checked in slices, for `submit`; or why it is refused."""

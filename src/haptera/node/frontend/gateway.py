@@ -16,18 +16,23 @@ if TYPE_CHECKING:
     from haptera.node.audit.audit import Audit
     from haptera.node.audit.event import AuditCaller
     from haptera.node.authenticator import NodeAuthenticator
-    from haptera.node.commands import Commands, Envelope
+    from haptera.node.commands import Commands, Envelope, Submitter
     from haptera.node.frontend.facts import Facts
     from haptera.node.metrics import Metrics
     from haptera.node.node import Node
     from haptera.node.request_rates import RequestRates, TokenBucket
     from haptera.node.watches import Watches
-    from haptera.state import Operation, Result
+    from haptera.state import Operation, Read, Result
 
 _DENIED: Final = int(Code.PERMISSION_DENIED)
 
 #: The name of the method that each command has in the service of the store, under which it is counted and recorded.
 _NAMES: Final = {kind: name for kind in OPERATIONS for _, name in [method_of(kind)] if name in METHODS}
+_GET: Final = _NAMES[operations.Get]
+
+
+#: The kinds of results that are looked at one by one.
+_TOLD: Final = frozenset({Failure, Replayed})
 
 
 class SubmittedBatch(NamedTuple):
@@ -52,6 +57,8 @@ class Gateway:
         self.facts = facts
         self._audit: Audit = node.audit
         self._rates = rates if rates.any else None
+        #: Whether there are rates: else `admits` need not be asked.
+        self.has_rates = rates.any
         self._counts = node.metrics.requests(SERVICE, METHODS)
         data = node.config.audit_data
         self._slow_s = node.config.audit_slow or float("inf")
@@ -83,6 +90,31 @@ class Gateway:
         else:
             self.metrics.kv_reads_total += number
 
+    def read_one(self, caller: AuditCaller, submitter: Submitter, op: Read) -> Result:
+        """The result of one read (`Commands.read_one`), counted and recorded."""
+        begun = time.perf_counter()
+        result = self.commands.read_one(submitter, op)
+        self.count(op)
+        seconds = time.perf_counter() - begun
+        if type(result) is Failure or seconds >= self._reads_from_s:
+            self.ended(caller, op, result if type(result) is Failure else None, seconds)
+        return result
+
+    def get_each(self, caller: AuditCaller, submitter: Submitter, keys: Sequence[str]) -> list[Result]:
+        """The results of a `Get` of each key (`Commands.get_each`), counted and recorded."""
+        begun = time.perf_counter()
+        results = self.commands.get_each(submitter, keys)
+        self._counts[_GET] += len(keys)
+        self.metrics.kv_reads_total += len(keys)
+        seconds = time.perf_counter() - begun
+        records = seconds >= self._reads_from_s
+        if records or Failure in map(type, results):
+            for key, result in zip(keys, results, strict=True):
+                if records or type(result) is Failure:
+                    reason = result if type(result) is Failure else None
+                    self.ended(caller, operations.Get(key), reason, seconds)
+        return results
+
     def followed(
         self, caller: AuditCaller, commands: Sequence[Envelope], done: Callable[[list[Result]], None]
     ) -> Callable[[list[Result]], None]:
@@ -104,8 +136,10 @@ class Gateway:
     def _finish(self, batch: SubmittedBatch, results: Sequence[Result]) -> None:
         seconds = time.perf_counter() - batch.begun
         records = seconds >= self._writes_from_s or seconds >= self._reads_from_s
+        if not records and _TOLD.isdisjoint(map(type, results)):
+            return  # as in most batches
         for place, result in enumerate(results):
-            if type(result) is Failure or type(result) is Replayed or records:
+            if type(result) in _TOLD or records:
                 found = result.result if isinstance(result, Replayed) else result
                 reason = found if isinstance(found, Failure) else None
                 self.ended(batch.caller, batch.commands[place].op, reason, seconds)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from haptera.dialects.resp.resp_session import RespSession
 from haptera.dialects.resp.resp_state import RespState
-from haptera.node.commands import ANONYMOUS, STRANGER, Submitter
+from haptera.node.commands import ANONYMOUS, STRANGER, Submitter, operations
 from haptera.state import Permits
 from tests.unit.node.nodes import opened, turn
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from haptera.errors import Failure
-    from haptera.node.commands import Envelope, Submission, operations
+    from haptera.node.commands import Envelope, Submission
     from haptera.node.node import Node
 
 
@@ -95,6 +95,14 @@ class PlayedCaller:
     def submit(self, commands: Sequence[Envelope], done: Callable[[list[Any]], None]) -> Submission:
         self.batches.append([each.op for each in commands])
         return self.commands.submit(self.submitter, commands, done)
+
+    def read_one(self, op: operations.Read) -> Any:
+        self.batches.append([op])
+        return self.commands.read_one(self.submitter, op)
+
+    def get_each(self, keys: Sequence[str]) -> list[Any]:
+        self.batches.append([operations.Get(key) for key in keys])
+        return self.commands.get_each(self.submitter, keys)
 
     def on_close(self, callback: Callable[[], None]) -> None:
         self.on_leave.append(callback)

@@ -186,3 +186,55 @@ def test_each_empty_line_and_array_is_handed_on_so_that_they_can_be_counted(empt
     parser.feed(empty * 3 + b"PING\r\n")
     assert [parser.next() for _ in range(5)] == [[], [], [], [b"PING"], None]
     assert parser.idle
+
+
+COUNTS = {b"GET": 2, b"SET": 3}
+
+
+def test_a_run_ends_where_another_command_begins_and_at_its_limit() -> None:
+    parser = RequestParser()
+    parser.feed(command("GET", "a") * 3 + command("GET", "a", "b") + command("SET", "c", "d") * 2)
+    assert parser.run(COUNTS, 2) == [[b"GET"] * 2, [b"a"] * 2]
+    assert parser.run(COUNTS, 9) == [[b"GET"] * 3, [b"a"] * 3]
+    parser.pass_run()
+    assert parser.run(COUNTS, 9) is None, "it has another number of arguments"
+    assert parser.next() == [b"GET", b"a", b"b"]
+    assert parser.run({b"GET": 2}, 9) is None, "it is not asked for"
+    assert parser.run(COUNTS, 9) == [[b"SET"] * 2, [b"c"] * 2, [b"d"] * 2]
+    parser.pass_run()
+    assert parser.idle
+    parser.feed(command("GET", "a") * 2 + command("TTL", "a") * 2)
+    assert parser.run(COUNTS, 9) == [[b"GET"] * 2, [b"a"] * 2]
+
+
+@pytest.mark.parametrize("bad", [b"*2\r\n$3\r\nGET\r\n$2\r\na\r\n", b"*2\r\n$4\r\nGET\r\n$1\r\na\r\n"])
+def test_a_run_with_a_wrong_length_is_left_to_the_commands_one_by_one(bad: bytes) -> None:
+    parser = RequestParser()
+    parser.feed(command("GET", "a") + bad)
+    assert parser.run(COUNTS, 9) is None
+    assert parser.next() == [b"GET", b"a"]
+    assert parser.run(COUNTS, 9) is None
+    if b"$4" in bad:
+        with pytest.raises(ProtocolFault, match="expected '\\$', got '1'"):
+            parser.next()
+    else:
+        assert (parser.next(), parser.idle) == (None, False)
+
+
+def test_a_run_that_is_refused_is_not_looked_at_again() -> None:
+    parser = RequestParser()
+    parser.feed(command("GET", "a") * 2 + command("GET", "b") * 2 + command("PING"))
+    assert parser.run(COUNTS, 2) is not None
+    parser.refuse_run()
+    assert [parser.run(COUNTS, 2), parser.next(), parser.run(COUNTS, 2), parser.next()] == [None, [b"GET", b"a"]] * 2
+    assert parser.run(COUNTS, 2) == [[b"GET"] * 2, [b"b"] * 2]
+
+
+def test_a_command_that_comes_by_itself_is_taken_without_being_held() -> None:
+    parser = RequestParser()
+    assert parser.feed_or_take(command("SET", "a", "b")) == [b"SET", b"a", b"b"]
+    assert (parser.idle, parser.next()) == (True, None)
+    for data in (command("GET", "a") + b"*", command("GET", "a" * 2000), b"GET a\r\n", command("GET", "a")[:-1]):
+        assert parser.feed_or_take(data) is None
+        assert not parser.idle
+        parser = RequestParser()

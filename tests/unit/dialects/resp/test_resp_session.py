@@ -18,7 +18,7 @@ from haptera.dialects.resp.steps import Slow
 from haptera.errors import failure
 from haptera.node.commands import STRANGER, operations
 from haptera.testing import virtual_clock
-from tests.unit.dialects.resp.talks import Talk, command
+from tests.unit.dialects.resp.talks import Limited, Talk, command
 from tests.unit.node.nodes import ManualWriter, opened, turn
 
 if TYPE_CHECKING:
@@ -83,8 +83,80 @@ async def test_replies_keep_the_order_though_a_later_write_is_refused_at_once() 
 async def test_consecutive_reads_are_one_submission() -> None:
     async with opened() as node:
         talk = Talk(node)
+        await turn()
         assert await talk.say(command("GET", "a") * READS_TOGETHER_MAX) == NULL * READS_TOGETHER_MAX
         assert [len(batch) for batch in talk.connection.caller.batches] == [READS_TOGETHER_MAX]
+
+
+@virtual_clock
+async def test_each_command_of_a_run_has_its_own_reply() -> None:
+    async with opened() as node:
+        talk = Talk(node, Limited(("a*", ["read", "write"])))
+        await turn()
+        pairs = [(b"a", 1), (b"", 1), (b"a\xff", 2), (b"b", 3), (b"ab", 4)]
+        said = await talk.say(b"".join(command("SET", *pair) for pair in pairs))
+        refused = b"-NOPERM No permissions to access a key\r\n"
+        assert said == OK + b"-ERR invalid key\r\n" * 2 + refused + OK
+        keys = [b"a", b"b", b"ac", b"", b"a\xff", b"ab"]
+        replies = [await talk.do("GET", key) for key in keys]
+        assert await talk.say(b"".join(command("GET", key) for key in keys)) == b"".join(replies)
+        assert replies[::5] == [bulk(b"1"), bulk(b"4")]
+        assert await talk.say(command("get", "a") * 2 + command("GET", "ab") * 3) == bulk(b"1") * 2 + bulk(b"4") * 3
+
+
+@virtual_clock
+async def test_a_run_of_reads_waits_for_the_writes_before_it() -> None:
+    writer = ManualWriter()
+    async with opened(writer=writer) as node:
+        talk = Talk(node)
+        await turn()
+        for _ in range(2):  # in one read with the writes, and in the next one
+            talk.send(command("SET", "a", 1) * 2 + command("GET", "a") * 2)
+            talk.send(command("GET", "a") * 2 + command("SET", "a", 2) * 2)
+            await turn()
+            assert talk.take() == b""
+            await writer.write_all()
+            assert talk.take() == OK * 2 + bulk(b"1") * 4 + OK * 2
+
+
+@virtual_clock
+async def test_the_parts_that_see_each_command_see_those_of_a_run_too() -> None:
+    async with opened() as node:
+        talk = Talk(node)
+        await turn()
+        queued = await talk.say(command("MULTI") + command("SET", "a", 1) * 2 + command("GET", "a") * 2)
+        assert queued == OK + b"+QUEUED\r\n" * 4
+        assert await talk.do("EXEC") == b"*4\r\n" + OK * 2 + bulk(b"1") * 2
+        other = Talk(node)
+        await turn()
+        assert await other.say(command("CLIENT", "REPLY", "SKIP") + command("GET", "a") * 3) == bulk(b"1") * 2
+        assert await other.do("CLIENT", "REPLY", "SKIP") == b""
+        assert await other.do("GET", "a") == b""
+        await talk.do("HELLO", 3)
+        await talk.do("CLIENT", "TRACKING", "ON")
+        await talk.say(command("GET", "a") + command("GET", "b"))
+        told = await Talk(node).do("SET", "b", 1), await talk.waited()
+        assert told == (OK, b">2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\nb\r\n")
+
+
+@virtual_clock
+async def test_a_run_counts_as_so_many_commands_of_a_turn() -> None:
+    async with opened() as node:
+        talk = Talk(node)
+        await turn()
+        talk.send(command("SET", "a", 1) * (COMMANDS_PER_TURN_MAX + 10))
+        assert sum(map(len, talk.connection.caller.batches)) == COMMANDS_PER_TURN_MAX
+        await turn()
+        assert sum(map(len, talk.connection.caller.batches)) == COMMANDS_PER_TURN_MAX + 10
+
+
+@virtual_clock
+async def test_large_values_of_a_run_are_replied_one_after_the_other() -> None:
+    async with opened() as node:
+        talk = Talk(node)
+        for size in (1024, 1025, 70_000):
+            await talk.do("SET", "a", b"x" * size)
+            assert await talk.say(command("GET", "a") * 3) == bulk(b"x" * size) * 3
 
 
 @virtual_clock
@@ -197,6 +269,8 @@ async def test_a_side_that_has_not_logged_in_is_told_so_and_is_not_established()
         talk = Talk(node, STRANGER)
         assert await talk.do("GET", "a") == b"-NOAUTH Authentication required.\r\n"
         assert await talk.do("SET", "a", 1) == b"-NOAUTH Authentication required.\r\n"
+        first = Talk(node, STRANGER)
+        assert await first.say(command("GET", "a") * 2) == b"-NOAUTH Authentication required.\r\n" * 2
         assert (await talk.do("PUNG")).startswith(b"-ERR unknown command")
         assert not talk.is_established()
         assert await talk.say(b"*11\r\n") == b"-ERR Protocol error: unauthenticated multibulk length\r\n"

@@ -58,7 +58,8 @@ async def check_end(defect: Defect, victim: Wire, other: Wire, log: pytest.LogCa
     ("method", "sent"),
     [
         ("answered", command("SET", "a", "1")),
-        ("_answer_read", command("GET", "a")),
+        ("_take_lone", command("GET", "a")),
+        ("_read_run", command("GET", "a") * 2),
         ("_end_slow", command("KEYS", "*")),
         ("_continue", command("PING") * 2000),
         ("tell_other_user", command("RESET")),
