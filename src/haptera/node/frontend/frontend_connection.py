@@ -445,20 +445,14 @@ class FrontendConnection(asyncio.Protocol):
         All calls of a session go through here, but for those that its own calls make: a defect in a callback would
         fall on the part of the node that calls it, and leave the connection without its replies.
         """
-        if self._in_session:
-            try:
-                call(*arguments)
-            except Exception as error:
-                self._fail(error)
-            return
-        self._in_session = True
+        within, self._in_session = self._in_session, True
         try:
             call(*arguments)
         except Exception as error:
             self._fail(error)
         finally:
-            self._in_session = False
-        if self._out:
+            self._in_session = within
+        if self._out and not within:
             self._flush()
 
     def _fail(self, error: Exception) -> None:
