@@ -10,7 +10,6 @@ pipeline stays in the bytes that have been read, and then in the sockets.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections import deque
 from functools import partial
@@ -22,36 +21,35 @@ from haptera.dialects.resp.bounds import (
     IN_FLIGHT_SIZE_MAX,
     READS_TOGETHER_MAX,
 )
-from haptera.dialects.resp.command_table import COMMANDS, HTTP_WORDS, RUNS, WRITE_RUNS, find
-from haptera.dialects.resp.error_words import INVALID_KEY, NO_LOGIN, CommandFault, protocol_error, words_of
+from haptera.dialects.resp.command_table import COMMANDS, RUNS, WRITE_RUNS
+from haptera.dialects.resp.command_work import HELD as _HELD
+from haptera.dialects.resp.command_work import CommandWork
+from haptera.dialects.resp.error_words import CommandFault, protocol_error, words_of
 from haptera.dialects.resp.held_bytes import HeldBytes
 from haptera.dialects.resp.judged_changes import decide
 from haptera.dialects.resp.reply_encoding import error
 from haptera.dialects.resp.reply_group import ReplyGroup
 from haptera.dialects.resp.request_parser import ProtocolFault, RequestParser
 from haptera.dialects.resp.resp_state import PLAIN_LISTENER
-from haptera.dialects.resp.session_hooks import SessionHooks
 from haptera.dialects.resp.steps import Judged, Many, ReadRun, Slow
 from haptera.node.commands import Envelope, operations
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Sequence
 
     from haptera.dialects.resp.resp_state import RespListener, RespState
-    from haptera.dialects.resp.steps import Command, Outcome, Step, WriteRun
+    from haptera.dialects.resp.steps import Step, WriteRun
     from haptera.errors import Failure
-    from haptera.node.commands import Result
     from haptera.node.frontend import FrontendConnection
 
 _logger = logging.getLogger(__name__)
 
 _FAILED: Final = error("ERR the command has failed within the server")
-#: In place of the work of a command that waits for the ones before it.
-_HELD: Final = b""
 _NO_ROOM: Final = error("OOM too many unfinished requests are held")
 
 
-class RespSession(SessionHooks):
+class RespSession(CommandWork):
     """The session of one connection (`haptera.node.frontend.DialectSession`).
 
     ``protocol`` is the version that its replies have, and ``null`` and ``null_array`` are those of that version.
@@ -67,7 +65,6 @@ class RespSession(SessionHooks):
         state.sessions[self.caller.number] = self
         self._parser = RequestParser()
         self._held = HeldBytes(connection, self._parser)
-        self._come_in = False
         #: The commands that are taken together next.
         self._open: ReplyGroup | None = None
         #: The groups whose replies are not all written, in their order; bounded by COMMANDS_IN_FLIGHT_MAX.
@@ -75,42 +72,18 @@ class RespSession(SessionHooks):
         self._in_flight = 0
         self._writes = 0  # groups of writes that are not applied
         self._received = 0  # bytes since nothing was in flight: no command in flight is larger
-        #: A command, or what its handler has given, that waits for the ones before it.
-        self._waiting: tuple[Command, list[bytes]] | None = None
+        #: What a handler has given that waits for the commands before it.
         self._waiting_step: Step | None = None
         self._slow: asyncio.Task[None] | None = None
         self._at_rest = False  # whether a command that comes now may be done without a look at any other
         self._submitted = True  # whether it is to be asked if enough is in flight
         self._advancing = False
         self._scheduled = False
-        self._stopping = False
         self._parsed = False
         connection.call_soon(self._look_at_login)
         self.caller.on_close(self._leave_user)
 
     # -- for the commands -------------------------------------------------------------------------------------------
-
-    async def ask(self, *ops: operations.Operation) -> list[Outcome]:
-        """The results of operations, submitted together, for a `Slow` command."""
-        return await self.submitted([Envelope(op) for op in ops])
-
-    async def submitted(self, commands: Sequence[Envelope]) -> list[Outcome]:
-        """The results of commands, submitted together, for a `Slow` command."""
-        waiter = self.connection.loop.create_future()
-
-        def done(results: list[Result]) -> None:
-            if self.on_change:
-                self.note_changes([command.op for command in commands], results)
-            if not waiter.done():
-                waiter.set_result(results)
-
-        submission = self.caller.submit(commands, done)
-        try:
-            return await waiter  # type: ignore[no-any-return]
-        except asyncio.CancelledError:  # no one waits for them any more
-            for position in range(len(commands)):
-                self.caller.commands.drop(submission, position)
-            raise
 
     def hold(self, size: int) -> bool:
         """Say how many bytes of its reply a `Slow` command holds; False where that is more than there may be."""
@@ -279,68 +252,6 @@ class RespSession(SessionHooks):
         if not arguments:  # an empty line is passed over
             return None if arguments is None else _HELD
         return self._work_of(arguments)
-
-    def _work_of(self, arguments: list[bytes]) -> Step | None:
-        """The work of a command; None where the connection is to end instead."""
-        step = self._found_work(arguments)
-        if self.silence is not None and step is not None and step is not _HELD:
-            return self.silence.taken(self, step, is_message=False)
-        return step
-
-    def _found_work(self, arguments: list[bytes]) -> Step | None:
-        command = COMMANDS.get(arguments[0])
-        if (
-            command is None
-            or (command.arity != len(arguments) and (command.arity > 0 or len(arguments) < -command.arity))
-            or command.subcommands is not None
-        ):
-            found = find(arguments)
-            if isinstance(found, bytes):
-                if arguments[0].lower() in HTTP_WORDS:
-                    self._stopping = True
-                    return None
-                self.tell_fault()
-                return found
-            command = found
-        if not self._come_in and (refused := self._refused(command)) is not None:
-            return refused
-        if command.alone:
-            self._waiting = (command, arguments)
-            return _HELD
-        return self._step(command, arguments)
-
-    def _look_at_login(self) -> None:
-        """A side that needs no login is established before it says anything: Redis has no greeting."""
-        if not self._stopping and not self.caller.needs_login:
-            self._come_in = True
-            self.connection.established()
-
-    def _leave_user(self) -> None:
-        if not self._stopping:
-            self.caller.on_close(self._leave_user)
-            self.tell_other_user()
-
-    def _refused(self, command: Command) -> bytes | None:
-        """The reply to a command of a side that has to log in before; None once it need not."""
-        if self.caller.needs_login:
-            return None if "no_auth" in command.flags else NO_LOGIN
-        self._come_in = True
-        self.connection.established()
-        return None
-
-    def _step(self, command: Command, arguments: list[bytes]) -> Step:
-        reply = self.reply_of_gates(command, arguments) if self.gates else None
-        return self.step_of(command, arguments) if reply is None else reply
-
-    def step_of(self, command: Command, arguments: list[bytes]) -> Step:
-        """The result of the handler of a command, or the error for its arguments."""
-        try:
-            step = command.handler(self, arguments)
-            return self.wrapped(command, arguments, step) if self.wraps else step
-        except CommandFault as fault:
-            return fault.reply
-        except UnicodeDecodeError:
-            return INVALID_KEY
 
     def _take(self, step: Step) -> bool:
         """Go on with what a handler has given; False where it has to wait for the commands before."""
