@@ -58,7 +58,7 @@ class Gateway:
         self._audit: Audit = node.audit
         self._rates = rates if rates.any else None
         #: Whether there are rates: else `admits` need not be asked.
-        self.has_rates = rates.any
+        self.has_rates: bool = rates.any
         self._counts = node.metrics.requests(SERVICE, METHODS)
         data = node.config.audit_data
         self._slow_s = node.config.audit_slow or float("inf")
