@@ -44,7 +44,9 @@ class LeaseClock:
         passed_ms = self._passed_ns(monotonic_ns) // _NS_PER_MS
         late, was_late = passed_ms > TICK_MAX_MS, self._paused
         self.ticked_ms += min(TICK_MAX_MS, passed_ms)
-        self._ticked_ns = monotonic_ns if late else self._ticked_ns + passed_ms * _NS_PER_MS
+        # At the bound the rest of a millisecond is dropped, because a reading of before the tick has not counted it.
+        at_bound = passed_ms >= TICK_MAX_MS
+        self._ticked_ns = monotonic_ns if at_bound else self._ticked_ns + passed_ms * _NS_PER_MS
         self._paused = late and not was_late
         return not self._paused
 

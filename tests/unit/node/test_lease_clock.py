@@ -56,6 +56,15 @@ def test_a_monotonic_clock_that_goes_back_stops_it() -> None:
     assert clock.ticked_ms == 0
 
 
+def test_a_reading_just_above_the_bound_of_a_tick_is_not_followed_by_a_faster_clock() -> None:
+    clock = LeaseClock(0)
+    begun_ns = TICK_MAX_MS * MS + 1
+    begun_ms = clock.now_ms(begun_ns)
+    clock.tick(begun_ns)
+    clock.tick(begun_ns + MS - 1)
+    assert clock.ticked_ms == begun_ms
+
+
 @given(st.lists(st.integers(0, 2000 * MS), min_size=1), st.data())
 def test_it_never_runs_faster_than_the_monotonic_clock(steps: list[int], data: st.DataObject) -> None:
     """From any moment to any later tick: so a lease that is renewed at that moment has its whole time."""

@@ -135,7 +135,8 @@ async def _carry_out_together(calls: list[Pending[Any]], others: asyncio.TaskGro
                 _go_on(call, waited_for, others)
     finally:
         for call, answer in sent:
-            answer.cancel()
+            if not answer.cancel() and not answer.cancelled():
+                answer.exception()  # it has come, and no one will look at it
             _interrupt(call)
 
 

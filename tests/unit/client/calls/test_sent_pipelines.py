@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
@@ -13,6 +14,7 @@ import pytest
 import haptera
 from haptera import Request, Service
 from haptera.errors import Code, failure
+from haptera.peer import link_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -101,6 +103,33 @@ async def test_a_pipeline_that_is_cancelled_cancels_its_calls_at_the_other_side(
         assert (entry := await db.get("next")) is not None  # behind the CANCELs
         assert entry.value == b"next"
         assert {"k1", "k2"} <= set(store.cancelled)
+
+
+async def test_a_pipeline_that_is_cancelled_when_its_connection_is_lost_leaves_no_error_that_no_one_has_seen() -> None:
+    told: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+    store = Store()
+
+    async def lose(db: Database) -> None:
+        store.holds = True
+        pipeline = db.pipeline()
+        for number in range(3):
+            pipeline.get(f"k{number}")
+        sending = asyncio.create_task(pipeline.send())
+        await store.all_here.wait()
+        peer = db._channel._connector.peer  # type: ignore[attr-defined]
+        link_of(store.waiting[0].peer).abort()
+        while not peer.closed:
+            await asyncio.sleep(0)
+        sending.cancel()  # its answers have failed in this turn, and it has not looked at them yet
+        await asyncio.wait((sending,))
+        assert sending.cancelled()
+
+    async with served(store) as db:
+        await lose(db)
+        gc.collect()
+        await asyncio.sleep(0)
+    assert told == []
 
 
 async def test_a_call_of_a_pipeline_that_is_refused_for_a_while_is_sent_again() -> None:
