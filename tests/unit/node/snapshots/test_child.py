@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -178,13 +179,35 @@ def test_a_program_that_cannot_be_started_is_named(tmp_path: Path, monkeypatch: 
     assert "has no Python interpreter" in failure_of(SnapshotProcess(str(tmp_path)))
 
 
+def test_the_process_goes_behind_the_node_before_it_imports_what_it_works_with() -> None:
+    program = """
+import sys
+from haptera.node.snapshots import process
+def go_behind():
+    print(*sorted(name for name in sys.modules if name.startswith(("haptera", "cryptography", "msgspec"))))
+    sys.exit()
+process.go_behind = go_behind
+process.main("x")
+"""
+    seen = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
+    assert seen == [
+        "haptera",
+        "haptera.lazy",
+        "haptera.node",
+        "haptera.node.snapshots",
+        "haptera.node.snapshots.priority",
+        "haptera.node.snapshots.process",
+        "haptera.version",
+    ]
+
+
 def test_the_end_of_the_node_is_the_end_of_the_process(tmp_path: Path) -> None:
     """A node that is killed leaves no second process that goes on writing in its directory."""
     pid_file = tmp_path / "pid"
     real = f"""
 import os, sys, time
-from haptera.node.snapshots import process
-process._make = lambda *_: (open({str(pid_file)!r}, "w").write(str(os.getpid()) + "\\n"), time.sleep(1000))
+from haptera.node.snapshots import ordered_snapshot, process
+ordered_snapshot._make = lambda *_: (open({str(pid_file)!r}, "w").write(str(os.getpid()) + "\\n"), time.sleep(1000))
 process.main("x")
 """
     node = f"""
@@ -195,8 +218,6 @@ run = SnapshotProcess("x", command=[sys.executable, "-c", {real!r}])
 point = LogPoint(index=10, term=1, time_ms=1000, tag=bytes(16), next_segment=3)
 run.make(point, Keyring([DataKey.of(bytes(32))]), 1000)
 """
-    import subprocess
-
     parent = subprocess.Popen([sys.executable, "-c", node])
     while not pid_file.exists() or not pid_file.read_text().endswith("\n"):
         time.sleep(0.01)
