@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import os
+import pydoc
 import re
 import subprocess
 import sys
@@ -349,3 +351,16 @@ def test_a_peer_is_a_peer_and_no_part_of_it_extends_another() -> None:
 
     for class_ in (haptera.Peer, haptera.Request, Caller, Dispatcher, Link):
         assert [each for each in class_.__mro__[1:] if each.__module__.startswith("haptera")] == []
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        *("haptera", "haptera.authentication", "haptera.cafe", "haptera.errors", "haptera.notebook"),
+        *("haptera.recipes", "haptera.sync", "haptera.testing", "haptera.typed"),
+    ],
+)
+def test_help_shows_each_name_of_a_module(module: str) -> None:
+    thing = importlib.import_module(module)
+    page = pydoc.plain(pydoc.render_doc(thing))
+    assert [name for name in thing.__all__ if name not in page and name != "__version__"] == []

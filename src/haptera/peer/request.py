@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from haptera.peer.dispatcher import Dispatcher
     from haptera.peer.item_queue import Items
     from haptera.peer.peer import Peer
+else:
+    Dispatcher = object  # ``help`` and ``inspect.signature`` look the types of the struct's fields up
 
 
 # Plain numbers: to look one up in the enumeration takes longer than in the entries.
