@@ -35,7 +35,9 @@ T = TypeVar("T")
 THREAD_NAME: Final = "haptera-sync"
 #: Seconds that the connections which a program has left open have for their end, when the interpreter ends.
 CLOSE_S: Final = 2.0
-#: Seconds that the loop has to end behind that. It waits for nothing then.
+#: Seconds that the tasks which are left on the loop have for their end behind that, when they are cancelled.
+CANCEL_S: Final = 1.0
+#: Seconds that the thread has to end, with those.
 JOIN_S: Final = 2.0
 #: Bytes that are read from the pipe at once: it has one, and another for each thread that was interrupted meanwhile.
 WAKES_READ: Final = 4096
@@ -201,6 +203,7 @@ class LoopThread:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._posted: set[asyncio.Task[Any]] = set()  # those of them for which no thread waits
         self._ended = False
+        self._last: asyncio.Task[None] | None = None
         self._left: list[_Loop] = []  # of the processes that this one was forked from: one each
         #: The thread in which the interpreter ends, once it does.
         self.ending: int = 0
@@ -357,9 +360,10 @@ class LoopThread:
 
     def _stop(self) -> None:
         assert self._loop is not None
-        for task in self._tasks:
+        left = asyncio.all_tasks(self._loop)
+        for task in left:
             task.cancel()
-        self._loop.call_soon(self._loop.call_soon, self._loop.stop)
+        self._last = self._loop.create_task(_stop_behind(left, self._loop))
 
     # -- from the beginning to the end
 
@@ -398,6 +402,13 @@ async def _within(seconds: float, closing: list[Close], posted: set[asyncio.Task
     """Close some objects, and wait for that and for what has been posted."""
     if begun := {asyncio.ensure_future(_quietly(close())) for close in closing} | posted:
         await asyncio.wait(begun, timeout=seconds)
+
+
+async def _stop_behind(tasks: set[asyncio.Task[Any]], loop: _Loop) -> None:
+    """Stop the loop when some tasks have ended: a pending one would complain when it is collected."""
+    if tasks:
+        await asyncio.wait(tasks, timeout=CANCEL_S)
+    loop.call_soon(loop.stop)
 
 
 #: The loop of this process.

@@ -279,3 +279,25 @@ def test_what_is_posted_runs_and_its_error_is_dropped(loop: LoopThread) -> None:
     loop.post(run())
     assert ran.wait(10)
     assert loop.run(lambda: give(2)) == 2
+
+
+def test_each_task_of_the_loop_has_ended_when_the_interpreter_ends() -> None:
+    """A copy that a program has left open is kept by tasks in a group, which end over several turns of the loop."""
+    home, kept, ended = LoopThread(), [], []
+
+    async def keep() -> None:
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(asyncio.sleep(3600))
+                await asyncio.Event().wait()
+        finally:
+            ended.append(True)
+
+    async def begin() -> None:
+        kept.append(asyncio.ensure_future(keep()))
+        await asyncio.sleep(0)
+
+    home.run(begin)
+    home.end()
+    assert ended == [True]
+    assert kept[0].cancelled()
