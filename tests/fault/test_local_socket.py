@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import haptera
+from haptera import defaults
 from haptera.cli.serve import _client_options, _program
 from haptera.client.channels import local_node
 from haptera.errors import ConfigurationError
@@ -40,6 +41,23 @@ def here(short_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 async def test_the_own_node_of_the_directory_is_used(here: Path) -> None:
     async with node(listen=f"haptera+unix://{here}/haptera.sock", storage="memory"), haptera.connect() as db:
         assert await db.increment("n") == 1
+
+
+async def test_a_client_that_starts_before_the_node_of_its_directory_uses_its_socket(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Trap: the place of a store that is chosen once. The port asks for a login, and the socket does not."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        nowhere = f"haptera://127.0.0.1:{taken.getsockname()[1]}"
+    monkeypatch.setattr(defaults, "URL", nowhere)
+    async with haptera.connect() as db:
+        waiting = asyncio.create_task(db.increment("n", timeout=30.0))
+        await asyncio.sleep(0)
+        monkeypatch.chdir("/")
+        async with node(data_dir=here, listen=nowhere, no_auth=False, admin_password="a long sentence"):
+            assert await waiting == 1
+            assert (await db.whoami()).user == "local"
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="its file systems take UTF-8 alone")

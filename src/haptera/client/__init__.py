@@ -19,7 +19,7 @@ from haptera.client.calls.transact import Compare, Operation, TransactResult
 from haptera.client.calls.transaction import Transaction
 from haptera.client.calls.transaction_calls import transact_form
 from haptera.client.channels.dial_store import dial_store
-from haptera.client.channels.local_node import dial_local
+from haptera.client.channels.local_node import dial_local, dial_when_found
 from haptera.client.channels.remote_channel import RemoteChannel
 from haptera.client.channels.store_url import (
     NOTHING,
@@ -32,6 +32,7 @@ from haptera.client.channels.store_url import (
     default_url,
     has_password,
     is_found_here,
+    is_named,
     locate,
     shown_url,
     user_beside,
@@ -263,7 +264,11 @@ def _find(url: str | None, given: Given, ping_interval: float | None = None) -> 
     if url is None:
         check_used(url, given)
     location = locate(named, ping_interval=ping_interval, given=given)
-    return location, dial_local if is_found_here(url) else dial_store
+    if is_found_here(url):
+        return location, dial_local
+    if url is None and not is_named() and location.address.user is None:
+        return location, dial_when_found()
+    return location, dial_store
 
 
 def _traced(channel: Channel, place: Place | None) -> Channel:

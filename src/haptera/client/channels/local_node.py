@@ -12,27 +12,31 @@ import os
 import stat
 from typing import TYPE_CHECKING, NoReturn
 
+import msgspec
+
 from haptera import defaults
 from haptera.client.channels.dial_store import dial_store
 from haptera.errors import ConfigurationError
 from haptera.peer import Peer, link_of
-from haptera.transport import url_of
+from haptera.transport import parse, url_of
 
 if TYPE_CHECKING:
+    from haptera.peer import Dial
     from haptera.transport import Address
 
 SOCKET = os.path.join(defaults.DATA_DIRECTORY, defaults.SOCKET_NAME)
 _ROOT = 0
 
 
-def local_url() -> str | None:
-    """The URL of the socket of a node that runs in the present directory; None if there is no socket.
+def local_url(directory: str = "") -> str | None:
+    """The URL of the socket of a node that runs in a directory, by default the present one; None if there is no socket.
 
     Raises ``ConfigurationError`` for one that another user owns, or could have replaced.
     """
-    if not os.path.exists(SOCKET):
+    socket = os.path.join(directory, SOCKET)
+    if not os.path.exists(socket):
         return None  # and a present directory that was removed has no path
-    path = os.path.abspath(SOCKET)
+    path = os.path.abspath(socket)
     _check(path)
     return url_of(path)
 
@@ -47,6 +51,27 @@ async def dial_local(address: Address, /, *, timeout: float) -> Peer:
         link_of(peer).abort()
         _refuse(address.path, f"a process of {_user(listening.uid)} listens on it")
     return peer
+
+
+def dial_when_found() -> Dial:
+    """Return how a client dials that has found no node in the present directory, and waits for one.
+
+    Each attempt looks there again, so that a program may start before its node does. The directory is that of now: a
+    program that goes to another one is not led to another store.
+    """
+    try:
+        directory = os.getcwd()
+    except FileNotFoundError:  # it was removed
+        return dial_store
+
+    async def dial(address: Address, /, *, timeout: float) -> Peer:
+        url = local_url(directory)
+        if url is None:
+            return await dial_store(address, timeout=timeout)
+        found = msgspec.structs.replace(parse(url), options=address.options)
+        return await dial_local(found, timeout=timeout)
+
+    return dial
 
 
 def _check(path: str) -> None:
