@@ -65,6 +65,8 @@ def _broken() -> int:
 def _tell_usage(error: click.ClickException) -> None:
     """Report a mistake in the arguments as click does, but show no argument to a terminal as it came."""
     message = error.format_message()
+    if isinstance(error, click.MissingParameter):  # the choices have a line each
+        message = " ".join(message.split())
     context = error.ctx if isinstance(error, click.UsageError) else None
     if context is None:
         output.error(message, {"message": message}, error.exit_code)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from haptera import defaults
 from haptera.cli import output
 from haptera.cli.exit_codes import CANNOT_CONNECT, FAILED, HELD_BY_OTHERS, LOST, NO, REFUSED, UNKNOWN, USAGE
 from haptera.errors import (
@@ -74,6 +75,9 @@ SILENT_SERVER = (
     "a server that speaks another protocol, as Redis and HTTP servers do, waits without a word; else the node is "
     "frozen, or has too much to do"
 )
+
+#: The next step where nothing listens at the place that is taken where none is named.
+NO_NODE = "`haptera serve` starts a node in this directory; --url or HAPTERA_URL names one elsewhere"
 
 #: A login is missing, or has failed: of the server it is known that it answers.
 OF_LOGIN = frozenset(
@@ -193,11 +197,17 @@ def tell(error: HapteraError, *, change: bool = False, target: Target | None = N
 
 def next_step(error: BaseException, target: Target | None = None) -> str:
     """The next step behind the error, or an empty text."""
+    if isinstance(error, ConnectionLost) and target is not None and _found_nothing(error, target):
+        return NO_NODE
     if not isinstance(error, ServerError):
         return ""
     if error.code == Code.DEADLINE_EXCEEDED and target is not None and target.connected and not target.answered:
         return SILENT_SERVER
     return NEXT_STEPS.get(error.code, "")
+
+
+def _found_nothing(error: ConnectionLost, target: Target) -> bool:
+    return target.url == defaults.URL and not (target.answered or target.connected or _was_refused(error))
 
 
 def _concerns_server(error: BaseException) -> bool:
