@@ -24,6 +24,19 @@ MODULES: Final = (
 )
 #: Names that have a page of their own, or nothing to tell.
 NO_ENTRY: Final = frozenset({"__version__", "errors"})
+#: Members that other parts of the library call, and programs do not.
+INTERNAL: Final = {
+    "haptera.Call": ("add_entries", "release", "wake"),
+    "haptera.Server": ("established", "lost", "opened", "tls_failed"),
+    "haptera.testing.Direction": ("cross",),
+    "haptera.testing.MemoryFileSystem": ("called",),
+    "haptera.testing.MemoryLink": ("start",),
+    "haptera.testing.MemoryTransport": ("deliver", "deliver_eof", "deliver_reset", "make_room"),
+    "haptera.testing.Network": ("bind", "connect", "resolve"),
+    "haptera.testing.Proxy": ("disown", "start"),
+    "haptera.testing.Recording": ("add",),
+    "haptera.testing.VirtualClockLoop": ("boot_time_ns", "turn"),
+}
 
 
 def stage(target: Path) -> None:
@@ -38,8 +51,14 @@ def page(module: str) -> str:
     """Return the page of a module: its docstring, and an entry for each name of its ``__all__``."""
     tree = ast.parse(_source(module).read_text(encoding="utf-8"))
     head = f"# `{module}`\n\n{_introduction(ast.get_docstring(tree) or '')}\n"
-    entries = [f"::: {module}.{name}\n" for name in _names(module, tree)]
+    entries = [_entry(f"{module}.{name}") for name in _names(module, tree)]
     return "\n".join([head, *entries])
+
+
+def _entry(name: str) -> str:
+    """Return the entry of a public name, without the members that are for the library."""
+    hidden = "".join(f', "!^{member}$"' for member in INTERNAL.get(name, ()))
+    return f"::: {name}\n" + (f'    options:\n      filters: ["!^_"{hidden}]\n' if hidden else "")
 
 
 def _source(module: str) -> Path:

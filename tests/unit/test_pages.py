@@ -96,3 +96,12 @@ def test_the_page_of_a_module_names_all_that_it_gives(module: str) -> None:
     assert page.startswith(f"# `{module}`\n")
     named = {name for name in import_module(module).__all__ if f"\n::: {module}.{name}\n" in page}
     assert named == {*import_module(module).__all__} - site_reference.NO_ENTRY
+
+
+@pytest.mark.parametrize("name", sorted(site_reference.INTERNAL))
+def test_the_reference_leaves_out_members_that_are_there(name: str) -> None:
+    module, _, described = name.rpartition(".")
+    members = site_reference.INTERNAL[name]
+    assert [each for each in members if not hasattr(getattr(import_module(module), described), each)] == []
+    entry = site_reference.page(module).partition(f"::: {name}\n")[2].partition(":::")[0]
+    assert [each for each in members if f'"!^{each}$"' not in entry] == []
