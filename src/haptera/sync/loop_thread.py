@@ -12,8 +12,6 @@ import asyncio
 import atexit
 import concurrent.futures
 import contextvars
-import os
-import selectors
 import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
@@ -23,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar, cast
 from haptera import forks
 from haptera.errors import WrongLoop
 from haptera.sync.open_objects import Close, OpenObjects
+from haptera.sync.waking_loop import WakingLoop
 
 if TYPE_CHECKING:
     from _thread import LockType
@@ -39,8 +38,6 @@ CLOSE_S: Final = 2.0
 CANCEL_S: Final = 1.0
 #: Seconds that the thread has to end, with those.
 JOIN_S: Final = 2.0
-#: Bytes that are read from the pipe at once: it has one, and another for each thread that was interrupted meanwhile.
-WAKES_READ: Final = 4096
 
 
 class Notes(Protocol):
@@ -142,60 +139,12 @@ class CallOfThread(Generic[T]):
                 return
 
 
-class _Loop(asyncio.SelectorEventLoop):
-    """A loop that a forked child can leave behind, and that is woken by a pipe of its own.
-
-    ``call_soon_threadsafe`` does more than wake it, which takes half as long again.
-    """
-
-    def __init__(self) -> None:
-        self._chosen = selectors.DefaultSelector()
-        self._left_behind = False
-        super().__init__(self._chosen)
-        self._reader, self._writer = os.pipe()
-
-    def when_woken(self, callback: Callable[[], None]) -> None:
-        """Have a function called when the loop was woken (before the loop runs)."""
-        self.add_reader(self._reader, self._woken, callback)
-
-    def wake(self) -> None:
-        """Wake the loop, from any thread. The pipe has room: nothing more is written before it was read."""
-        os.write(self._writer, b"\0")
-
-    def _woken(self, callback: Callable[[], None]) -> None:
-        os.read(self._reader, WAKES_READ)
-        callback()
-
-    def close(self) -> None:
-        """Close it, and the pipe."""
-        if not self.is_closed():
-            self.remove_reader(self._reader)
-            self._close_pipe()
-        super().close()
-
-    def leave_behind(self) -> None:
-        """Close the descriptors of a forked child, which its parent's loop uses on, and say nothing of it later."""
-        self._left_behind = True
-        with suppress(OSError):
-            self._chosen.close()
-        self._close_pipe()
-
-    def _close_pipe(self) -> None:
-        for descriptor in (self._reader, self._writer):
-            with suppress(OSError):
-                os.close(descriptor)
-
-    def __del__(self) -> None:
-        if not self._left_behind:
-            super().__del__()
-
-
 class LoopThread:
     """Runs coroutines for any number of threads. Its own begins with the first call, and ends with the interpreter."""
 
     def __init__(self) -> None:
         self._beginning = threading.Lock()
-        self._loop: _Loop | None = None
+        self._loop: WakingLoop | None = None
         self._thread: threading.Thread | None = None
         self._ident = 0
         self._calls: deque[CallOfThread[Any]] = deque()  # bounded by the threads that wait, one call each
@@ -204,7 +153,7 @@ class LoopThread:
         self._posted: set[asyncio.Task[Any]] = set()  # those of them for which no thread waits
         self._ended = False
         self._last: asyncio.Task[None] | None = None
-        self._left: list[_Loop] = []  # of the processes that this one was forked from: one each
+        self._left: list[WakingLoop] = []  # of the processes that this one was forked from: one each
         #: The thread in which the interpreter ends, once it does.
         self.ending: int = 0
         #: The objects that a program has to close.
@@ -367,13 +316,13 @@ class LoopThread:
 
     # -- from the beginning to the end
 
-    def _begin(self) -> _Loop:
+    def _begin(self) -> WakingLoop:
         with self._beginning:
             if self._ended:
                 raise RuntimeError("the interpreter ends, and has closed everything of haptera.sync")
             if self._loop is not None:
                 return self._loop
-            loop = _Loop()
+            loop = WakingLoop()
             loop.when_woken(self._begin_calls)
             running = threading.Event()
             thread = threading.Thread(target=self._drive, args=(loop, running), name=THREAD_NAME, daemon=True)
@@ -383,7 +332,7 @@ class LoopThread:
             self._loop = loop  # last: a thread that sees it goes on without the lock
             return loop
 
-    def _drive(self, loop: _Loop, running: threading.Event) -> None:
+    def _drive(self, loop: WakingLoop, running: threading.Event) -> None:
         self._ident = threading.get_ident()
         asyncio.set_event_loop(loop)
         loop.call_soon(running.set)
@@ -404,7 +353,7 @@ async def _within(seconds: float, closing: list[Close], posted: set[asyncio.Task
         await asyncio.wait(begun, timeout=seconds)
 
 
-async def _stop_behind(tasks: set[asyncio.Task[Any]], loop: _Loop) -> None:
+async def _stop_behind(tasks: set[asyncio.Task[Any]], loop: WakingLoop) -> None:
     """Stop the loop when some tasks have ended: a pending one would complain when it is collected."""
     if tasks:
         await asyncio.wait(tasks, timeout=CANCEL_S)
