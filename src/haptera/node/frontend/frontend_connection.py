@@ -239,7 +239,11 @@ class FrontendConnection(asyncio.Protocol):
             self.full = True
         if self._paused:
             self._charge_unsent(self._unsent + len(data))
-        if not self._flushing and not self._in_session:
+        if not self._in_session:
+            self._flush_soon()
+
+    def _flush_soon(self) -> None:
+        if not self._flushing:
             self._flushing = True
             self.loop.call_soon(self._flush_later)
 
@@ -453,7 +457,10 @@ class FrontendConnection(asyncio.Protocol):
         finally:
             self._in_session = within
         if self._out and not within:
-            self._flush()
+            if self.full:  # a flush may have the session go on, and that would end here again: others have a turn
+                self._flush_soon()
+            else:
+                self._flush()
 
     def _fail(self, error: Exception) -> None:
         _logger.error("session_failed", exc_info=error)
