@@ -35,8 +35,13 @@ SHORT_LENGTH: Final = 100
 #: The largest payload that is unpacked: what a compressed one may claim is no reason to fill the memory.
 UNPACKED_SIZE_MAX: Final = 64 * 1024 * 1024
 
+#: Proofs of identity that may be unfinished at once. Beyond them no further piece of a request is shown.
+PROOFS_MAX: Final = 1024
+
 #: In the place of a proof of identity, which may be a password.
 NOT_SHOWN: Final = "(a proof of identity is not shown)"
+#: In the place of a request whose service cannot be believed.
+UNBELIEVED: Final = "(not shown: the request is damaged, and may be a proof of identity)"
 
 _FLAGS: Final = {
     MORE: "more",
@@ -60,7 +65,9 @@ class FrameLines:
         self._payload = payload
         self._signer = signer
         self._codec = Codec() if available() else None
-        self._proof: int | None = None  # the stream of the last proof of an identity
+        #: The streams of requests that are, or may be, unfinished proofs of an identity, and the words in their place.
+        self._proofs: dict[int, str] = {}
+        self._too_many = False
 
     def fields(self, recorded: RecordedFrame) -> dict[str, Any]:
         """The frame as JSON has it. ``faults`` are those of the frame, each a sentence."""
@@ -88,17 +95,33 @@ class FrameLines:
             fields |= _metadata(frame)
         except RemoteProtocolError as error:
             faults.append(error.message)
-        if fields.get("service") == "session" and fields.get("method") == "authenticate":
-            self._proof = frame.stream
+        hidden = self._hidden(frame, fields, damaged=bool(faults))
         fields["payload_size"] = len(frame.payload)
         payload = self._unpacked(frame, fields, faults)
         if payload is not None:
-            told = self._told_payload(frame, payload)
+            told = self._told_payload(frame, payload) if hidden is None else hidden
             if told is not None:
                 fields["payload"] = told
         if faults:
             fields["faults"] = faults
         return fields
+
+    def _hidden(self, frame: Frame, fields: dict[str, Any], *, damaged: bool) -> str | None:
+        """The words in the place of a payload that is, or may be, a proof of identity."""
+        if frame.type != FrameType.REQUEST:
+            return None
+        words = self._proofs.pop(frame.stream, None)
+        if fields.get("service") == "session" and fields.get("method") == "authenticate":
+            words = NOT_SHOWN
+        elif words is None and damaged:
+            words = UNBELIEVED
+        elif words is None and frame.flags & CONTINUED and self._too_many:
+            words = UNBELIEVED
+        if words is not None and frame.flags & MORE:
+            self._too_many = self._too_many or len(self._proofs) >= PROOFS_MAX
+            if not self._too_many:
+                self._proofs[frame.stream] = words
+        return words
 
     def _unpacked(self, frame: Frame, fields: dict[str, Any], faults: list[str]) -> bytes | None:
         if not frame.flags & COMPRESSED:
@@ -123,8 +146,6 @@ class FrameLines:
                 return _shown(decode_open_map(payload))
             except RemoteProtocolError:
                 pass
-        if frame.type == FrameType.REQUEST and frame.stream == self._proof:
-            return NOT_SHOWN
         if self._payload == "none" or not payload:
             return None
         if frame.type == FrameType.CREDIT and len(payload) == 4:

@@ -15,6 +15,7 @@ import pytest
 from haptera.errors import failure
 from haptera.wire import (
     COMPRESSED,
+    CONTINUED,
     MORE,
     Codec,
     FrameType,
@@ -247,3 +248,42 @@ def test_standard_input_is_shown_as_it_comes() -> None:
     assert b"the recording ends within a frame" in decoding.stdout.read()
     assert decoding.wait() == 1
     decoding.stdout.close()
+
+
+AUTHENTICATE = encode_route("session", "authenticate")
+PROOF = encode(["PLAIN", b"\0user\0" + PASSWORD.encode()])
+
+
+def flipped(frame: bytes, text: bytes) -> bytes:
+    """The frame with another bit in the first letter of a text."""
+    at = frame.index(text)
+    return frame[:at] + bytes([frame[at] ^ 1]) + frame[at + 1 :]
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        encode_frame(FrameType.REQUEST, 0, 1, AUTHENTICATE + b"\xff\x09x", PROOF),
+        flipped(encode_frame(FrameType.REQUEST, 0, 1, AUTHENTICATE, PROOF), b"authenticate"),
+        flipped(encode_frame(FrameType.REQUEST, 0, 1, AUTHENTICATE, PROOF), b"session"),
+        flipped(encode_frame(FrameType.REQUEST, MORE, 1, AUTHENTICATE, b""), b"session")
+        + encode_frame(FrameType.REQUEST, CONTINUED, 1, b"", PROOF),
+    ],
+)
+def test_a_proof_of_identity_whose_frame_is_damaged_is_not_shown(damaged: bytes) -> None:
+    for payload in ("short", "full", "none"):
+        *_, last = fields(hello() + damaged, "--payload", payload)
+        assert last["payload"] == "(not shown: the request is damaged, and may be a proof of identity)"
+
+
+def test_proofs_whose_pieces_are_mixed_are_not_shown() -> None:
+    many = range(1, 2400, 2)
+    pieces = [encode_frame(FrameType.REQUEST, MORE, stream, AUTHENTICATE, b"") for stream in many]
+    pieces += [encode_frame(FrameType.REQUEST, CONTINUED, stream, b"", PROOF) for stream in many]
+    shown = fields(hello() + b"".join(pieces), "--payload", "full")[1:]
+    assert all(str(each["payload"]).startswith("(") for each in shown)
+
+
+def test_a_request_on_the_stream_of_a_proof_that_has_ended_is_shown() -> None:
+    proof = encode_frame(FrameType.REQUEST, 0, 1, AUTHENTICATE, PROOF)
+    assert fields(hello() + proof + REQUEST)[-1]["payload"] == ["user/1"]
