@@ -11,10 +11,12 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from haptera.cli.transfer.import_state import ImportPlace
 from haptera.client import connect
 from haptera.testing import node_in_thread
 from tests.integration.commands import run
@@ -22,7 +24,6 @@ from tests.unit.node.process import Serving, serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 
 @pytest.fixture
@@ -261,7 +262,7 @@ def test_other_options_and_another_store_are_refused(url: str, tmp_path: Path, m
         assert stored(other) == {}
 
 
-@pytest.mark.parametrize("content", [b"", b"{}", b"[" * 100_000, b'{"format":2}', b"\xff", b'"x"'])
+@pytest.mark.parametrize("content", [b"", b"{}", b"[" * 100_000, b'{"format":2}', b"\xff", b'"x"', b'{"format":1,"store":null,"options":{},"place":-1}'])
 def test_a_place_that_is_none_is_refused(url: str, tmp_path: Path, content: bytes) -> None:
     file, place = cut_import(tmp_path)
     place.write_bytes(content)
@@ -269,6 +270,60 @@ def test_a_place_that_is_none_is_refused(url: str, tmp_path: Path, content: byte
     assert ended.code == 2
     assert "is not the place of an import that this version knows" in ended.err
     assert place.read_bytes() == content
+
+
+@pytest.mark.parametrize("kind", ["link", "link to nothing", "pipe"])
+def test_a_place_that_is_no_regular_file_is_refused_and_nothing_is_written_through_it(
+    url: str, tmp_path: Path, kind: str
+) -> None:
+    file, place = cut_import(tmp_path)
+    target = tmp_path / "target"
+    if kind == "pipe":
+        place.unlink()
+        os.mkfifo(place)
+    else:
+        place.rename(target)
+        place.symlink_to(target)
+    content = target.read_bytes() if kind == "link" else None
+    if kind == "link to nothing":
+        target.unlink()
+    ended = run("import", str(file), "--resume")
+    assert ended.code == 2
+    assert f"{place} is no regular file; without that file the import begins at the first line" in ended.err
+    assert (target.read_bytes() if target.exists() else None) == content
+
+
+def test_a_link_that_is_put_in_the_place_of_the_place_is_replaced(tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    target.write_text("precious")
+    found = ImportPlace(str(tmp_path / "rows.tsv"), None, {})
+    Path(found.path).symlink_to(target)
+    found.note()
+    assert target.read_text() == "precious"
+    assert not Path(found.path).is_symlink()
+
+
+def test_the_place_of_another_user_is_refused(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, place = cut_import(tmp_path)
+    other = os.geteuid() + 54321
+    if os.geteuid() == 0:
+        os.chown(place, other, -1)
+    else:
+        monkeypatch.setattr("haptera.cli.transfer.import_state.os.geteuid", lambda: other)
+    ended = run("import", str(file), "--resume")
+    assert ended.code == 2
+    assert f"{place} belongs to another user" in ended.err
+
+
+def test_names_in_a_place_reach_no_terminal_as_they_are(url: str, tmp_path: Path) -> None:
+    file, place = cut_import(tmp_path)
+    state = json.loads(place.read_bytes())
+    for crafted in ({"options": {"\x1b[2J": "x"}}, {"store": "\x1b[2J"}):
+        place.write_text(json.dumps(state | crafted))
+        ended = run("import", str(file), "--resume")
+        assert ended.code == 2
+        assert "\x1b" not in ended.err
+        assert "[2J" in ended.err
 
 
 def test_input_that_cannot_be_read_again_has_no_place(url: str, tmp_path: Path) -> None:

@@ -3,6 +3,9 @@
 The place is noted when the rows before it have been answered, so it never stands behind a row that is not stored. Rows
 behind it may be stored, too: they are sent again, in their order, and the result is the same. The digest of the rows
 up to the place shows whether they are still those of the file; rows behind it are taken as they are.
+
+The folder may be one in which others make files, too, so the file is believed only if it is one of this user or of
+root. It always gets its name by a rename: a link that stands there is replaced, and nothing is written where it leads.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ import os
 import stat
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
 
@@ -25,6 +28,8 @@ if TYPE_CHECKING:
 SUFFIX: Final = ".haptera-import"
 #: Bytes of such a file at most: it has a few numbers, and the options of a command.
 _STATE_SIZE_MAX: Final = 64 * 1024
+#: The user whose files are believed as one's own are.
+_ROOT: Final = 0
 #: Seconds between two notes of the place: an import that is killed repeats as much, and the disk has little to do.
 NOTE_SECONDS: Final = 0.5
 _FORMAT: Final = 1
@@ -32,6 +37,9 @@ _FORMAT: Final = 1
 
 class CannotResume(Exception):
     """The import cannot go on, for the reason that this gives."""
+
+
+Count = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class ImportState(msgspec.Struct, forbid_unknown_fields=True):
@@ -44,10 +52,10 @@ class ImportState(msgspec.Struct, forbid_unknown_fields=True):
     format: int
     store: str | None
     options: dict[str, str]
-    place: int = 0
+    place: Count = 0
     digest: str = ""
-    stored: int = 0
-    expired: int = 0
+    stored: Count = 0
+    expired: Count = 0
 
 
 class ImportPlace:
@@ -80,7 +88,7 @@ class ImportPlace:
 
     def note(self) -> None:
         """Have the place on the disk. Raises ``OSError``."""
-        with new_file(self.path) as file:
+        with new_file(self.path, replaces_links=True) as file:
             file.write(msgspec.json.encode(self.state))
 
     def remove(self) -> None:
@@ -90,7 +98,9 @@ class ImportPlace:
 
     def _read(self) -> ImportState | None:
         try:
-            with open(self.path, "rb") as file:
+            self._believe(os.lstat(self.path))
+            with open(os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
+                self._believe(os.fstat(file.fileno()))
                 data = file.read(_STATE_SIZE_MAX + 1)
         except FileNotFoundError:
             return None
@@ -101,6 +111,13 @@ class ImportPlace:
         if found is None or found.format != _FORMAT:
             raise CannotResume(f"{self.path} is not the place of an import that this version knows")
         return found
+
+    def _believe(self, found: os.stat_result) -> None:
+        """Raise `CannotResume` for a link, which another user may have made, and for the file of another user."""
+        if not stat.S_ISREG(found.st_mode):
+            raise CannotResume(f"{self.path} is no regular file")
+        if found.st_uid not in {os.geteuid(), _ROOT}:
+            raise CannotResume(f"{self.path} belongs to another user, the one with the number {found.st_uid}")
 
     def _check(self, found: ImportState) -> None:
         """Raise `CannotResume` where ``found`` is the place of another import."""

@@ -51,15 +51,16 @@ WRITERS: Final[dict[Format, Writer]] = {"tsv": tsv, "csv": comma, "jsonl": jsonl
 
 
 @contextmanager
-def new_file(name: str, *, packs: bool = True) -> Iterator[BinaryIO]:
+def new_file(name: str, *, packs: bool = True, replaces_links: bool = False) -> Iterator[BinaryIO]:
     """A file that gets its name when it is whole and durable: an older file stays until then, and if anything fails.
 
     A name that ends in ``.gz`` makes a gzip file, unless ``packs`` is false. A device, a pipe or a link is written as
-    it is: to give its name to a new file would take it away from everyone else. Raises ``OSError``.
+    it is: to give its name to a new file would take it away from everyone else. With ``replaces_links`` a new file
+    gets its name all the same. Raises ``OSError``.
     """
     content = _packed if packs and name.endswith(".gz") else _plain
     try:
-        special = not stat.S_ISREG(os.lstat(name).st_mode)
+        special = not replaces_links and not stat.S_ISREG(os.lstat(name).st_mode)
     except FileNotFoundError:
         special = False
     if special:
