@@ -262,7 +262,18 @@ def test_other_options_and_another_store_are_refused(url: str, tmp_path: Path, m
         assert stored(other) == {}
 
 
-@pytest.mark.parametrize("content", [b"", b"{}", b"[" * 100_000, b'{"format":2}', b"\xff", b'"x"', b'{"format":1,"store":null,"options":{},"place":-1}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{}",
+        b"[" * 100_000,
+        b'{"format":2}',
+        b"\xff",
+        b'"x"',
+        b'{"format":1,"store":null,"options":{},"place":-1}',
+    ],
+)
 def test_a_place_that_is_none_is_refused(url: str, tmp_path: Path, content: bytes) -> None:
     file, place = cut_import(tmp_path)
     place.write_bytes(content)

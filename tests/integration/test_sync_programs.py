@@ -212,6 +212,7 @@ def test_trap_a_copy_from_before_a_fork_stays_as_it_is_in_the_child(url: str) ->
         assert in_child(lambda: cache.get("a/1")).startswith(refused)
         assert in_child(lambda: "a/1" in cache).startswith(refused)
         assert in_child(lambda: list(cache)).startswith(refused)
+        assert in_child(lambda: len(cache)).startswith(refused)
         assert in_child(lambda: f"{cache.ended} {cache}") == "True <haptera.sync.Cache 0 keys, ended>"
         with cache.changes() as changes:
             db.set("a/1", "y")

@@ -113,9 +113,7 @@ class FrameLines:
         words = self._proofs.pop(frame.stream, None)
         if fields.get("service") == "session" and fields.get("method") == "authenticate":
             words = NOT_SHOWN
-        elif words is None and damaged:
-            words = UNBELIEVED
-        elif words is None and frame.flags & CONTINUED and self._too_many:
+        elif words is None and (damaged or (frame.flags & CONTINUED and self._too_many)):
             words = UNBELIEVED
         if words is not None and frame.flags & MORE:
             self._too_many = self._too_many or len(self._proofs) >= PROOFS_MAX

@@ -124,6 +124,8 @@ class Cache:
         return key in self._entries
 
     def __len__(self) -> int:
+        if isinstance(self._entries, _OfParent):
+            raise self._entries.refusal()
         return len(self._entries)
 
     def __iter__(self) -> Iterator[str]:
@@ -131,7 +133,7 @@ class Cache:
 
     def __repr__(self) -> str:
         state = "ended" if self.ended else f"at revision {self._revision}"
-        return f"<haptera.Cache {len(self)} keys, {state}>"
+        return f"<haptera.Cache {len(self._entries)} keys, {state}>"
 
     @property
     def fresh_at(self) -> float:

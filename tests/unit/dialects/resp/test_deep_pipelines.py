@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
-
-import pytest
+from typing import TYPE_CHECKING, Any
 
 from haptera.node.frontend import FrontendConnection
 from haptera.testing import virtual_clock
 from tests.unit.dialects.resp.served import served
 from tests.unit.dialects.resp.talks import command
+
+if TYPE_CHECKING:
+    import pytest
 
 SIZE = 1024 * 1024
 NUMBER = 64
@@ -36,7 +37,7 @@ class TakesAll:
 
 @virtual_clock
 async def test_replies_that_the_socket_takes_at_once_leave_the_other_connections_their_turn(
-    monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     made = FrontendConnection.connection_made
     transports: list[TakesAll] = []
