@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 ATTEMPTS_MAX: Final = 64
 #: Commands, and keys in them, that are looked at in one turn of the loop: some milliseconds.
 VIEWED_MAX: Final = 1024
+#: Bytes of the values that the commands make together: a short one, such as SETRANGE, may make the largest value.
+MADE_SIZE_MAX: Final = REPLY_SIZE_MAX
 #: Operations and compares that one transact takes.
 PARTS_MAX: Final = limits.TRANSACT_PARTS_MAX
 
@@ -125,17 +127,21 @@ class _Execution:
 
     def _judged(self) -> tuple[StoreView, list[bytes]]:
         """A view on which the commands have run, and their replies. Raises Refused where these are too large together,
-        because each of a thousand short commands may read the largest value.
+        because each of a thousand short commands may read the largest value, or where the values that they make are.
         """
         view = StoreView(self._look, self._caller.facts.read_time_ms())
         replies: list[bytes] = []
-        size = 0
+        size = made_size = 0
         for step in self._steps:
+            before = len(view.made)
             replies.append(self._reply(step, view))
+            made_size += sum(len(op.value) for op in view.made[before:] if isinstance(op, operations.Set))
+            if made_size > MADE_SIZE_MAX:
+                raise Refused(failure(Code.MESSAGE_TOO_LARGE, {"limit": MADE_SIZE_MAX}, outcome="not_applied"))
             size += len(replies[-1])
             if size > REPLY_SIZE_MAX:
                 raise Refused(_reply_too_large())
-        if not self._session.hold(size):
+        if not self._session.hold(size + made_size):
             raise Refused(_reply_too_large())
         return view, replies
 

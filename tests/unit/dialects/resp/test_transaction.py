@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import tracemalloc
 
 import pytest
 
@@ -346,3 +347,20 @@ async def test_a_transaction_runs_none_of_its_commands_where_a_permission_is_lac
         reply = await transact(talk, *commands)
         assert reply.startswith(b"-EXECABORT Transaction discarded because of: NOPERM"), reply
         assert await talk.do("GET", "open") == b"$1\r\n1\r\n"
+
+
+@virtual_clock
+@pytest.mark.parametrize("one_key", [False, True])
+async def test_short_commands_that_make_large_values_fill_no_memory(one_key: bool) -> None:
+    async with opened() as node:
+        talk = Talk(node)
+        ranges = [("SETRANGE", "k" if one_key else f"k{n}", VALUE_SIZE_MAX - 1, "x") for n in range(40)]
+        tracemalloc.start()
+        try:
+            reply = await transact(talk, *ranges)
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert reply.startswith(b"-EXECABORT ")
+        assert peak < 2 * REPLY_SIZE_MAX
+        assert await talk.do("STRLEN", "k" if one_key else "k0") == b":0\r\n"
