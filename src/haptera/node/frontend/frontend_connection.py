@@ -457,10 +457,8 @@ class FrontendConnection(asyncio.Protocol):
         finally:
             self._in_session = within
         if self._out and not within:
-            if self.full:  # a flush may have the session go on, and that would end here again: others have a turn
-                self._flush_soon()
-            else:
-                self._flush()
+            # A flush of a full one may have the session go on, and that would end here again: others have a turn.
+            (self._flush_soon if self.full else self._flush)()
 
     def _fail(self, error: Exception) -> None:
         _logger.error("session_failed", exc_info=error)
