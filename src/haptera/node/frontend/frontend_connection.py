@@ -448,6 +448,8 @@ class FrontendConnection(asyncio.Protocol):
 
         All calls of a session go through here, but for those that its own calls make: a defect in a callback would
         fall on the part of the node that calls it, and leave the connection without its replies.
+
+        A flush of a full connection may have the session go on, which would end here again: others have a turn before.
         """
         within, self._in_session = self._in_session, True
         try:
@@ -457,7 +459,6 @@ class FrontendConnection(asyncio.Protocol):
         finally:
             self._in_session = within
         if self._out and not within:
-            # A flush of a full one may have the session go on, and that would end here again: others have a turn.
             (self._flush_soon if self.full else self._flush)()
 
     def _fail(self, error: Exception) -> None:
