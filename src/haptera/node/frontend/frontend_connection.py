@@ -42,34 +42,11 @@ class FrontendConnection(asyncio.Protocol):
     """
 
     __slots__ = (
-        "__weakref__",
-        "_charged",
-        "_deadline",
-        "_drained",
-        "_ending",
-        "_flushing",
-        "_half_open",
-        "_in_session",
-        "_known",
-        "_linger",
-        "_out",
-        "_out_size",
-        "_paused",
-        "_reading_paused",
-        "_reason",
-        "_server",
-        "_session",
-        "_timer",
-        "_transport",
-        "_unsent",
-        "_user_budget",
-        "_writing",
-        "bytes_received",
-        "bytes_sent",
-        "caller",
-        "full",
+        "__weakref__", "_charged", "_deadline", "_drained", "_ending", "_flushing", "_half_open", "_in_session",
+        "_known", "_linger", "_out", "_out_size", "_paused", "_reading_paused", "_reason", "_server", "_session",
+        "_timer", "_transport", "_unsent", "_user_budget", "_writing", "bytes_received", "bytes_sent", "caller", "full",
         "loop",
-    )
+    )  # fmt: skip
 
     caller: DialectCaller
 
