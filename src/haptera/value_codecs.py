@@ -6,7 +6,6 @@ itself, where a program has that installed: nothing here imports it before the p
 
 from __future__ import annotations
 
-import dataclasses
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Protocol, TypeVar, get_origin
 
@@ -117,7 +116,7 @@ def _kept(of: Any, codec: CodecName) -> ValueCodec[Any]:
 def _has_fields(of: object) -> bool:
     """Whether it is a class of the program, of which a value must be an instance."""
     return isinstance(of, type) and (
-        issubclass(of, msgspec.Struct) or dataclasses.is_dataclass(of) or hasattr(of, "__pydantic_core_schema__")
+        issubclass(of, msgspec.Struct) or hasattr(of, "__dataclass_fields__") or hasattr(of, "__pydantic_core_schema__")
     )
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Literal
+
+import msgspec
 
 from haptera.client.calls.access_methods import Amounts, RoleInfo, User, Whoami
 from haptera.client.calls.argument_checks import LeaseLike, Value
@@ -260,7 +261,7 @@ async def connect_peer(
 def _find(url: str | None, given: Given, ping_interval: float | None = None) -> tuple[Location, Dial]:
     """Where the store is, and how it is dialled: the node of the present directory is not named, but found."""
     named = default_url() if url is None else url
-    given = replace(given, user=user_beside(url, given.user))
+    given = msgspec.structs.replace(given, user=user_beside(url, given.user))
     if url is None:
         check_used(url, given)
     location = locate(named, ping_interval=ping_interval, given=given)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import random
 from collections.abc import Callable
 
 #: The longest first wait. Short, because a node that is restarted listens again within some tens of milliseconds.
@@ -17,11 +16,18 @@ LONGEST_S = 2.0
 DOUBLINGS_MAX = 16
 
 
+def _uniform() -> float:
+    """A random number in [0, 1)."""
+    import random  # noqa: PLC0415  # most programs end without a failed attempt, and do without the module
+
+    return random.random()
+
+
 class Backoff:
     """Exponential waits with full jitter: the n-th is uniform between 0 and ``first * 2**n``, at most ``longest``.
 
     Full jitter, so that many clients which lost one node at one instant do not return at one instant.
-    ``uniform`` gives a number in [0, 1).
+    ``uniform`` gives a number in [0, 1); by default a random one.
     """
 
     __slots__ = ("_first", "_longest", "_uniform")
@@ -31,11 +37,11 @@ class Backoff:
         *,
         first: float = FIRST_S,
         longest: float = LONGEST_S,
-        uniform: Callable[[], float] = random.random,
+        uniform: Callable[[], float] | None = None,
     ) -> None:
         self._first = first
         self._longest = longest
-        self._uniform = uniform
+        self._uniform = uniform or _uniform
 
     def ceiling(self, attempt: int) -> float:
         """The longest that the wait before attempt ``attempt`` (1 is the first repetition) may be, in seconds."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from typing import Final
 
 import msgspec
@@ -31,6 +30,8 @@ class Trace(msgspec.Struct, frozen=True):
 
     def child(self) -> Trace:
         """Return the same trace with a parent id of its own, for a call made on behalf of this one."""
+        import random  # noqa: PLC0415  # few programs have traces, and it takes a millisecond
+
         drawn = random.getrandbits(64) or 1  # names a span, and guards nothing
         return Trace(self.trace_id, drawn.to_bytes(8, "big"), self.flags, self.state)
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Sequence
 from typing import Any, Final, NoReturn, TypedDict
-from urllib.parse import parse_qsl, quote, unquote, urlencode
 
 import msgspec
 
@@ -27,6 +25,7 @@ _PORT_MAX: Final = 65535
 _SCHEME_TEXT: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
 #: A host once it is decoded: a name (of any script) or an IPv4 address, and in brackets an IPv6 address,
 #: perhaps with its zone. Anything else would be printed as something that it is not.
+_UNRESERVED: Final = re.compile(r"[A-Za-z0-9._~/-]*")
 _NAME: Final = re.compile(r"[\w.~-]+")
 _IPV6: Final = re.compile(r"[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*(?:%[\w.~-]+)?")
 
@@ -73,10 +72,10 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
         """Return the URL, its password as ``***``."""
         credential = ""
         if self.user is not None:
-            credential = quote(self.user, safe="") + (":***" if self.password is not None else "") + "@"
+            credential = _quote(self.user, safe="") + (":***" if self.password is not None else "") + "@"
         hosts = ",".join(format_host(*host) for host in self.hosts)
-        place = quote(self.path, errors=_NO_UTF8) if self.path else hosts
-        query = "?" + urlencode(self.options, quote_via=quote, errors=_NO_UTF8) if self.options else ""
+        place = _quote(self.path) if self.path else hosts
+        query = "?" + _encode_options(self.options) if self.options else ""
         return f"{self.scheme}{_SEPARATOR}{credential}{place}{query}"
 
 
@@ -84,6 +83,31 @@ class _Common(TypedDict):
     user: str | None
     password: str | None
     options: dict[str, str]
+
+
+def _quote(text: str, safe: str = "/") -> str:
+    """Return a text percent-encoded. Bytes that are no UTF-8 are encoded as they are."""
+    if _UNRESERVED.fullmatch(text) and (safe or "/" not in text):
+        return text
+    # `urllib.parse` takes two milliseconds with what it imports, and most URLs have nothing to encode or to decode.
+    from urllib.parse import quote  # noqa: PLC0415
+
+    return quote(text, safe=safe, errors=_NO_UTF8)
+
+
+def _unquote(text: str, errors: str = "replace") -> str:
+    """Return a percent-encoded text as it was."""
+    if "%" not in text:
+        return text
+    from urllib.parse import unquote  # noqa: PLC0415  # as for `_quote`
+
+    return unquote(text, errors=errors)
+
+
+def _encode_options(options: dict[str, str]) -> str:
+    from urllib.parse import quote, urlencode  # noqa: PLC0415  # as for `_quote`
+
+    return urlencode(options, quote_via=quote, errors=_NO_UTF8)
 
 
 def format_host(host: str, port: int) -> str:
@@ -100,7 +124,7 @@ def url_of(place: Place, scheme: str = TCP_SCHEME) -> str:
     """Return the URL of one place, without options. A path has the scheme of a Unix socket, whichever is given."""
     if isinstance(place, str):
         protocol = scheme.removesuffix(_UNIX)
-        return f"{protocol}{_UNIX}{_SEPARATOR}{quote(place, errors=_NO_UTF8)}"
+        return f"{protocol}{_UNIX}{_SEPARATOR}{_quote(place)}"
     return f"{scheme}{_SEPARATOR}{format_host(*place)}"
 
 
@@ -129,9 +153,11 @@ def parse(url: str, protocols: Sequence[str] = _OURS) -> Address:
     credential, at, place = authority.rpartition("@")
     user, colon, password = credential.partition(":")
     options = _parse_options(query, url)
-    common = _Common(user=unquote(user) if at else None, password=unquote(password) if colon else None, options=options)
+    common = _Common(
+        user=_unquote(user) if at else None, password=_unquote(password) if colon else None, options=options
+    )
     if scheme.endswith(_UNIX):
-        path = unquote(slash + path, errors=_NO_UTF8)
+        path = _unquote(slash + path, errors=_NO_UTF8)
         if place or len(path) < len("/x"):
             _refuse(url, f"names no absolute path; write {scheme}:///path/to/socket")
         if "\0" in path:
@@ -155,6 +181,10 @@ def _refuse_late_credential(url: str, authority: str) -> None:
 
 
 def _parse_options(query: str, url: str) -> dict[str, str]:
+    if not query:
+        return {}
+    from urllib.parse import parse_qsl  # noqa: PLC0415  # as for `_quote`
+
     pairs = parse_qsl(query, keep_blank_values=True, errors=_NO_UTF8)
     options = dict(pairs)
     if len(options) != len(pairs):
@@ -174,7 +204,7 @@ def _parse_host(text: str, url: str, default_port: int) -> tuple[str, int]:
             _refuse(url, "has a host with more than one colon; write an IPv6 address in brackets")
     if not host:
         _refuse(url, "names no host")
-    host = unquote(host)
+    host = _unquote(host)
     if not (_IPV6 if text.startswith("[") else _NAME).fullmatch(host):
         _refuse(url, "has a host that is neither a name nor an address")
     if not colon:
@@ -202,6 +232,8 @@ def redact(url: str) -> str:
 
 def is_loopback(host: str) -> bool:
     """Whether a host is this machine, and nothing else can reach it."""
+    import ipaddress  # noqa: PLC0415  # it takes a millisecond, and a client asks of few hosts
+
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -8,7 +8,6 @@ few fields before that time in the DER (RFC 5280, sections 4.1 and 5.1).
 from __future__ import annotations
 
 import binascii
-import hashlib
 import re
 from datetime import UTC, datetime
 from typing import Final
@@ -39,7 +38,9 @@ class Certificate(msgspec.Struct, frozen=True):
     @property
     def digest(self) -> bytes:
         """The SHA-256 of its bytes: the value C to which an authentication is bound (spec/protocol.md, section 5.1)."""
-        return hashlib.sha256(self.der).digest()
+        from hashlib import sha256  # noqa: PLC0415  # it loads OpenSSL's hashes, and a plain connection needs none
+
+        return sha256(self.der).digest()
 
 
 def certificates(pem: bytes) -> list[bytes]:

@@ -9,7 +9,6 @@ family where it has both, before the next host has its turn; the rest follow in 
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from itertools import zip_longest
@@ -163,6 +162,8 @@ class _Race(Generic[T]):
 def _needs_resolving(place: Place) -> bool:
     if isinstance(place, str):
         return False
+    import ipaddress  # noqa: PLC0415  # it takes a millisecond, and a Unix socket has no address
+
     try:
         ipaddress.ip_address(place[0])
     except ValueError:

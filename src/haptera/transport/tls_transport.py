@@ -8,7 +8,6 @@ to it. Here the bytes pass OpenSSL in memory, on every loop in the same way.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import ssl
 import threading
 from collections.abc import Callable
@@ -320,7 +319,9 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
             assert self._tls.certificate is not None  # a listener has one
             binding = self._tls.certificate.digest
         else:
-            binding = hashlib.sha256(cast("bytes", tls_object.getpeercert(binary_form=True))).digest()
+            from hashlib import sha256  # noqa: PLC0415  # it loads OpenSSL's hashes, and a plain connection needs none
+
+            binding = sha256(cast("bytes", tls_object.getpeercert(binary_form=True))).digest()
         named = cast("dict[str, Any]", tls_object.getpeercert() or {}).get("subjectAltName", ())
         names = tuple(name for kind, name in named if kind in {"URI", "DNS"})
         cipher = tls_object.cipher()

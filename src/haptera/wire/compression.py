@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from functools import cache
 from importlib import import_module
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final
 
 from haptera.errors import Code, RemoteProtocolError
@@ -48,6 +47,8 @@ def available() -> bool:
 @cache
 def _installed(package: str) -> bool:
     """Whether there is a package. Each new connection asks, and the import system reads directories to find out."""
+    from importlib.util import find_spec  # noqa: PLC0415  # programs that make no connection do without it
+
     return find_spec(package) is not None
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hmac
-from hashlib import sha256
 from typing import Final
 
 from haptera.wire.frame import HEADER_SIZE, signed_header
@@ -18,6 +16,8 @@ _ACCEPTOR_INFO: Final = b"haptera/1 acceptor"
 
 def hkdf_sha256(secret: bytes, salt: bytes, info: bytes) -> bytes:
     """Derive 32 bytes (RFC 5869). With SHA-256 that is one block, so extract and expand are one HMAC each."""
+    import hmac  # noqa: PLC0415  # it loads OpenSSL's hashes, and most connections are not signed
+
     return hmac.digest(hmac.digest(salt, secret, "sha256"), info + b"\x01", "sha256")
 
 
@@ -27,6 +27,8 @@ def preshared_keys(secret: bytes, hello_frame: bytes, welcome_frame: bytes) -> t
     Both handshake frames go into the keys as they were sent, so that any change in them, or a frame that comes from
     another connection, makes every tag fail. Raises ``ValueError`` for a secret of less than 32 bytes.
     """
+    from hashlib import sha256  # noqa: PLC0415  # as above
+
     check_secret(secret)
     return direction_keys(secret, sha256(hello_frame + welcome_frame + bytes(32)).digest())
 
@@ -52,6 +54,8 @@ class Signer:
     __slots__ = ("_keyed", "_sequence")
 
     def __init__(self, key: bytes) -> None:
+        import hmac  # noqa: PLC0415  # as above
+
         # A copy of a keyed state costs less than setting the key again for each frame.
         self._keyed = hmac.new(key, digestmod="sha256")
         self._sequence = 0
@@ -75,4 +79,6 @@ class Signer:
 
     def verify(self, head: bytes, payload: bytes, tag: bytes) -> bool:
         """Whether ``tag`` is that of the next frame, which is given as in ``seal``. Takes constant time."""
+        import hmac  # noqa: PLC0415  # as above
+
         return hmac.compare_digest(self._tag(head, payload), tag)

@@ -8,6 +8,7 @@ import string
 from collections.abc import Awaitable, Callable
 from io import StringIO
 
+import msgspec
 import pytest
 
 from haptera import dial, listen
@@ -227,3 +228,12 @@ def test_a_password_before_a_misplaced_separator_is_not_shown(url: str) -> None:
     with pytest.raises(ConfigurationError) as refused:
         parse(url)
     assert "hunter2" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("user", "shown"), [("a/b", "a%2Fb"), ("~a.b-c_d", "~a.b-c_d"), ("é", "%C3%A9"), ("a%b", "a%25b"), ("", "")]
+)
+def test_a_user_is_shown_percent_encoded_where_it_has_to_be(user: str, shown: str) -> None:
+    address = msgspec.structs.replace(parse("haptera://h:1"), user=user)
+    assert str(address) == f"haptera://{shown}@h:1"
+    assert parse(str(address)).user == user

@@ -132,21 +132,28 @@ class Method(Generic[R]):
     ``of_one_key`` whether it may be an operation of a transact.
 
     ``decode`` reads a payload of the wire, ``convert`` the tuple that an embedded node answers with. Both raise
-    ``msgspec.MsgspecError`` for a result of another shape.
+    ``msgspec.MsgspecError`` for a result of another shape. The decoder is made with the first answer: a program uses
+    few of the methods, and to make all decoders takes a twentieth of the import.
     """
 
-    __slots__ = ("convert", "decode", "name", "of_one_key", "service", "write")
+    __slots__ = ("_result", "convert", "decode", "name", "of_one_key", "service", "write")
 
     def __init__(self, result: type[R], *, write: bool = False, of_one_key: bool = False, service: str = "kv") -> None:
         self.service: str = service
         self.name: str = ""
         self.write: bool = write
         self.of_one_key: bool = of_one_key
-        self.decode: Callable[[bytes], R] = msgspec.msgpack.Decoder(result).decode
+        self._result = result
+        self.decode: Callable[[bytes], R] = self._decode_first
         self.convert: Callable[[Any], R] = lambda answer: msgspec.convert(answer, result)
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = name
+
+    def _decode_first(self, payload: bytes) -> R:
+        """Make the decoder, which takes the place of this, and decode with it."""
+        self.decode = msgspec.msgpack.Decoder(self._result).decode
+        return self.decode(payload)
 
     def __repr__(self) -> str:
         return f"<Method {self.service}.{self.name}>"

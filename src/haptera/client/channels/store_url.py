@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from typing import Any
 
 import msgspec
 
@@ -63,13 +63,19 @@ def user_beside(url: str | None, user: str | None) -> str | None:
     return os.environ.get(USER_VARIABLE) or None
 
 
-@dataclass(frozen=True)
-class Given:
-    """A credential as it is given beside a URL, or a part of one."""
+class Given(msgspec.Struct, frozen=True):
+    """A credential as it is given beside a URL, or a part of one. ``repr`` leaves the password out."""
 
     user: str | None = None
-    password: str | None = field(default=None, repr=False)
+    password: str | None = None
     password_file: str | os.PathLike[str] | None = None
+
+    def __repr__(self) -> str:
+        return f"Given(user={self.user!r}, password_file={self.password_file!r})"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        """Show no more than ``repr`` does: the one that this replaces shows every field."""
+        return [("user", self.user), ("password_file", self.password_file)]
 
 
 #: Nothing is given beside the URL.
@@ -101,8 +107,7 @@ def check_used(url: str | None, given: Given) -> None:
         )
 
 
-@dataclass(frozen=True)
-class Location:
+class Location(msgspec.Struct, frozen=True):
     """Where a store is. The client dials ``address``; ``shown`` is safe for logs and errors; ``timeout`` is the URL's
     own default for calls in seconds, or None if it names none.
     """
