@@ -35,6 +35,14 @@ SEEDS_PER_LONG_PART: Final = 500
 NOTED_SEEDS: Final = (81453985321415, 167460455240961)
 #: Seeds within which each of the planted faults shows.
 FOUND_WITHIN: Final = 120
+#: Where the search for a fault begins that takes many seeds: a change of the simulation may show it elsewhere, and the
+#: search goes on through all of them.
+SHOWN_BY: Final = {
+    "a failed copy counts as archived": 19,
+    "a read is stale": 29,
+    "a watch repeats a part of a revision": 45,
+    "keys end early": 27,
+}
 
 
 @pytest.mark.parametrize(
@@ -115,23 +123,24 @@ def test_the_runs_have_every_fault_and_every_outcome() -> None:
 
 
 def test_a_seed_that_fails_names_the_command_that_shows_its_run() -> None:
-    with PLANTED["a read is stale"]():
-        seed, error = first_failure()
+    name = "a read is stale"
+    with PLANTED[name]():
+        seed, error = first_failure(SHOWN_BY[name])
     assert f"the whole run: python -m tests.simulation {seed}" in error.__notes__
 
 
 @pytest.mark.parametrize("name", PLANTED)
 def test_the_runs_find_a_planted_fault(name: str) -> None:
     with PLANTED[name]():
-        _, error = first_failure()
+        _, error = first_failure(SHOWN_BY.get(name, 0))
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     assert isinstance(error, AssertionError | StorageError), error
 
 
-def first_failure() -> tuple[int, BaseException]:
-    """The first seed whose run fails, and the error."""
-    for seed in range(FOUND_WITHIN):
+def first_failure(begin: int) -> tuple[int, BaseException]:
+    """The first seed from ``begin`` on whose run fails, and the error. Behind the last seed come those before."""
+    for seed in (*range(begin, FOUND_WITHIN), *range(begin)):
         try:
             simulate(seed)
         except Exception as error:
