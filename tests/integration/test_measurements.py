@@ -223,7 +223,11 @@ def test_the_end_of_many_keys(
 def test_leases(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a node alone: etcd takes seconds to start."""
     monkeypatch.setattr(processes, "etcd_version", lambda: None)
-    for name, value in (("INTERVAL_S", 0.2), ("CHANGES", 100), ("ENDS", ((2, 10_000),))):
+    few = [leases.Way(way.name, min(way.connections, 4), way.together) for way in leases.WAYS]
+    for name, value in (
+        *(("INTERVAL_S", 0.2), ("CHANGES", 100), ("ENDS", ((2, 10_000),))),
+        *(("WAYS", few), ("ENDING_TTL_S", 3)),
+    ):
         monkeypatch.setattr(leases, name, value)
     assert leases.main(["--leases", "100", "--seconds", "0.2", "--dir", str(tmp_path), "--json"]) == 0
     found = _found(capsys)

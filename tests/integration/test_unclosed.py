@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 ADVICE = "use it with 'async with', or await its aclose()"
 
 
-@pytest.fixture(params=["tcp", "unix"])
+@pytest.fixture(scope="module", params=["tcp", "unix"])
 def url(request: pytest.FixtureRequest) -> Iterator[str]:
-    with node_in_thread(listen=request.param) as served:
+    with node_in_thread(listen=request.param, storage="memory") as served:
         yield served
 
 
