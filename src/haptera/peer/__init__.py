@@ -18,8 +18,6 @@ from haptera.peer.event_log import EventLog
 from haptera.peer.foreign_bytes import is_frame, judge_dialler, refusal_of_frame
 from haptera.peer.identity import ANYONE, Identity
 from haptera.peer.keywords import ConnectionOptions
-from haptera.peer.lasting_peer import LastingPeer
-from haptera.peer.lasting_stream import LastingStream
 from haptera.peer.listen_and_dial import dial, dial_address, listen
 from haptera.peer.own_credential import login_of
 from haptera.peer.peer import Peer, link_of, send_away, share_budget
@@ -43,6 +41,8 @@ from haptera.peer.url_options import read_listening_options, read_options
 from haptera.timeouts import DEFAULT, Timeout, check_timeout
 
 if TYPE_CHECKING:
+    from haptera.peer.lasting_peer import LastingPeer
+    from haptera.peer.lasting_stream import LastingStream
     from haptera.peer.password_users import PasswordUsers, verifier_for
     from haptera.peer.password_work import WORK
     from haptera.security import Verifier, decoy
@@ -118,6 +118,8 @@ __all__ = [
 #: Names that stand for passwords, each with its module, which is imported when it is first used.
 _LATER: Final = {
     "WORK": "haptera.peer.password_work",
+    "LastingPeer": "haptera.peer.lasting_peer",
+    "LastingStream": "haptera.peer.lasting_stream",
     "PasswordUsers": "haptera.peer.password_users",
     "Verifier": "haptera.security",
     "decoy": "haptera.security",

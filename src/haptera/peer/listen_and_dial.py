@@ -18,7 +18,6 @@ from haptera.opening import Opening, opening
 from haptera.peer.assembly import assemble
 from haptera.peer.authentication import PLAIN
 from haptera.peer.foreign_bytes import judge_dialler, judge_listener
-from haptera.peer.lasting_peer import LastingPeer, dial_lasting
 from haptera.peer.limits import CALL_TIMEOUT_S, WRITE_TIMEOUT_S
 from haptera.peer.own_credential import OwnCredential, login_of
 from haptera.peer.peer import Peer, link_of
@@ -50,6 +49,7 @@ from haptera.wire import Codec, available
 if TYPE_CHECKING:
     from haptera.peer.authentication import Authenticator
     from haptera.peer.keywords import ConnectionOptions, DialOptions
+    from haptera.peer.lasting_peer import LastingPeer
     from haptera.peer.link import Link
 
 _SOCKET_MODE: Final = 0o600
@@ -252,6 +252,8 @@ async def dial(
     if not reconnect:
         return await dial_once(address, timeout=timeout)
     asked = read_options(address).timeout
+    from haptera.peer.lasting_peer import dial_lasting  # noqa: PLC0415  # few programs dial so, and a database does not
+
     return await dial_lasting(
         address, dial_once, timeout=timeout, call_timeout_s=CALL_TIMEOUT_S if asked is None else asked
     )
