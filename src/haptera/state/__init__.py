@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from haptera.state import access_operations, limits, node_operations, operations
 from haptera.state.access import Access
+from haptera.state.appearances import Appearances
 from haptera.state.command_encoding import (
     Logged,
     MalformedCommands,
@@ -64,6 +65,7 @@ __all__ = [
     "SNAPSHOT_BOUNDS",
     "UNMET",
     "Access",
+    "Appearances",
     "Event",
     "EventBounds",
     "EventCursor",

@@ -51,41 +51,72 @@ class Refused(Exception):
         self.reason = reason
 
 
-async def execute(session: RespSession, steps: Sequence[Step], watched: Mapping[str, int]) -> list[bytes] | None:
-    """Run commands in a row with nothing between them, if the ``watched`` keys have these versions still (0: missing).
+class WatchedKeys:
+    """The ``versions`` of watched keys, 0 for a missing one, and for each ``missing`` key a revision at which it was not
+    there.
+    """
 
-    Returns the replies, or None where a watched key has another version. Raises Refused where nothing was changed, or
-    where it is not known.
+    __slots__ = ("missing", "versions")
+
+    def __init__(self) -> None:
+        self.versions: dict[str, int] = {}
+        self.missing: dict[str, int] = {}
+
+
+async def execute(session: RespSession, steps: Sequence[Step], watched: WatchedKeys) -> list[bytes] | None:
+    """Run commands in a row with nothing between them, if the ``watched`` keys are as they were.
+
+    Returns the replies, or None where a watched key has changed. Raises Refused where nothing was changed, or where it
+    is not known.
     """
     execution = _Execution(session, steps, watched)
     return await execution.run()
 
 
 class _Execution:
-    def __init__(self, session: RespSession, steps: Sequence[Step], watched: Mapping[str, int]) -> None:
+    def __init__(self, session: RespSession, steps: Sequence[Step], watched: WatchedKeys) -> None:
         self._session = session
         self._caller = session.caller
         self._steps = steps
-        self._watched = watched
+        self._watched = watched.versions
+        self._appearances = self._caller.commands.appearances(watched.missing) if watched.missing else None
 
     async def run(self) -> list[bytes] | None:
+        if await self._has_come():
+            return None
         parts = _plain_parts(self._steps)
         if parts is not None and (replies := await self._as_they_are(parts)) is not None:
             return replies
         if sum(map(_weight, self._steps)) > VIEWED_MAX:
             raise Refused(_too_large())
+        if await self._has_come():
+            return None
         view, replies = self._judged()
         if not view.made:
             return None if self._is_conflict(view) else replies
         async with self._session.state.lines.turn(view.judged) as waited:
             for attempt in range(ATTEMPTS_MAX):
                 if waited or attempt:
+                    if await self._has_come():
+                        return None
                     view, replies = self._judged()
                 if self._is_conflict(view):
                     return None
                 if not view.made or await self._made({**view.judged, **self._watched}, _changes(view)) is not None:
                     return replies
         raise Refused(failure(Code.TOO_MANY_REQUESTS, {"attempts_max": ATTEMPTS_MAX}, outcome="not_applied"))
+
+    async def _has_come(self) -> bool:
+        """Whether a key that was missing has come since, also where it is gone again. The answer is that of this turn
+        of the loop.
+        """
+        if self._appearances is None:
+            return False
+        while (found := self._appearances.advance()) is None:
+            await asyncio.sleep(0)
+        if found:
+            self._look([*self._watched])  # raises Refused where the user may not read them any more
+        return found
 
     # -- as they are ------------------------------------------------------------------------------------------------
 

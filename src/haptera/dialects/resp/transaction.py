@@ -1,9 +1,9 @@
 """MULTI, EXEC, DISCARD, WATCH and UNWATCH: the queued commands of a connection, and the keys that it watches.
 
 A watched key is remembered with its version, and EXEC makes its changes on the condition that each has it still. A
-version only grows, so a key that was changed, deleted or has expired has another one, by any user's change. A key that
-was missing, came and went between WATCH and EXEC is missing again: then EXEC goes on, unlike that of Redis, because the
-commands see the store as it was when the key was watched.
+version only grows, so a key that was changed, deleted or has expired has another one, by any user's change. A missing
+key has no version. It is remembered with the revision of the store, and the event history tells whether it has come
+since, also where it is gone again (`haptera.state.appearances`).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final
 
-from haptera.dialects.resp.atomic_execution import PARTS_MAX, VIEWED_MAX, Refused, execute
+from haptera.dialects.resp.atomic_execution import PARTS_MAX, VIEWED_MAX, Refused, WatchedKeys, execute
 from haptera.dialects.resp.bounds import ARGUMENT_OVERHEAD, REQUEST_SIZE_MAX
 from haptera.dialects.resp.error_words import NOT_IN_A_TRANSACTION, words_of
 from haptera.dialects.resp.reply_encoding import OK, QUEUED, array, error
@@ -71,8 +71,7 @@ class QueuedTransaction:
 
     def __init__(self, session: RespSession) -> None:
         self.queued: list[tuple[Command, list[bytes]]] | None = None
-        #: The versions of watched keys, 0 for a missing one.
-        self.watched: dict[str, int] = {}
+        self.watched = WatchedKeys()
         self._session = session
         self._size = 0
         self._spoilt = False
@@ -104,7 +103,7 @@ class QueuedTransaction:
     def discard(self) -> None:
         """Leave MULTI, and watch no key."""
         self.queued = None
-        self.watched = {}
+        self.watched = WatchedKeys()
         self._spoilt = False
         self._hold(-self._size)
 
@@ -133,13 +132,13 @@ class QueuedTransaction:
         self._session.keep(size)  # until they have run
         return Slow(lambda: self._run(queued, watched, size))
 
-    async def _run(self, queued: list[tuple[Command, list[bytes]]], watched: dict[str, int], size: int) -> bytes:
+    async def _run(self, queued: list[tuple[Command, list[bytes]]], watched: WatchedKeys, size: int) -> bytes:
         try:
             return await self._run_all(queued, watched)
         finally:
             self._session.keep(-size)
 
-    async def _run_all(self, queued: list[tuple[Command, list[bytes]]], watched: dict[str, int]) -> bytes:
+    async def _run_all(self, queued: list[tuple[Command, list[bytes]]], watched: WatchedKeys) -> bytes:
         session = self._session
         steps: list[Step] = []
         while len(steps) < len(queued):
@@ -178,20 +177,26 @@ class QueuedTransaction:
         """Remember the versions of keys. Watched ones keep theirs."""
         if self.queued is not None:
             return error("ERR WATCH inside MULTI is not allowed")
-        keys = [key for key in dict.fromkeys(argument.decode() for argument in arguments) if key not in self.watched]
-        if len(keys) + len(self.watched) > WATCHED_MAX:
+        keys = [
+            key
+            for key in dict.fromkeys(argument.decode() for argument in arguments)
+            if key not in self.watched.versions
+        ]
+        if len(keys) + len(self.watched.versions) > WATCHED_MAX:
             return _TOO_MANY_WATCHED
         if not keys:
             return OK
-        return Many([operations.Get(key) for key in keys], lambda outcomes, _: self._watched(keys, outcomes))
+        revision = self._session.caller.commands.revision  # of before the reads, so that nothing between is missed
+        return Many([operations.Get(key) for key in keys], lambda outcomes, _: self._watched(keys, outcomes, revision))
 
-    def _watched(self, keys: Sequence[str], outcomes: Sequence[Outcome]) -> bytes:
+    def _watched(self, keys: Sequence[str], outcomes: Sequence[Outcome], revision: int) -> bytes:
         versions: dict[str, int] = {}
         for key, outcome in zip(keys, outcomes, strict=True):
             if isinstance(outcome, Failure) and outcome.code != Code.KEY_NOT_FOUND:
                 return words_of(outcome)
             versions[key] = 0 if isinstance(outcome, Failure) else outcome[1]
-        self.watched |= versions
+        self.watched.versions |= versions
+        self.watched.missing |= {key: revision for key, version in versions.items() if not version}
         return OK
 
 
@@ -247,7 +252,7 @@ def _watch(session: RespSession, arguments: list[bytes]) -> Step:
 
 def _unwatch(session: RespSession, _: list[bytes]) -> Step:
     """UNWATCH"""
-    transaction_of(session).watched = {}
+    transaction_of(session).watched = WatchedKeys()
     return OK
 
 

@@ -25,6 +25,7 @@ from haptera.node.write_batch import Submission
 from haptera.state import (
     REFUSALS,
     SHORT_GLOB_MAX,
+    Appearances,
     Logged,
     Operation,
     Permits,
@@ -43,7 +44,7 @@ from haptera.state import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Sequence
+    from collections.abc import Callable, Container, Mapping, Sequence
 
     from haptera.node.commands.submitter import Submitter
     from haptera.node.metrics import Metrics
@@ -95,6 +96,12 @@ class Commands:
     def revision(self) -> int:
         """The store's applied revision."""
         return self._machine.revision
+
+    def appearances(self, missing: Mapping[str, int]) -> Appearances:
+        """A reader that tells whether keys have come since they were missing, each at a revision. The caller asks for
+        the keys themselves too, with the permission that this takes.
+        """
+        return Appearances(self._machine.kv.events, missing)
 
     def submitter(self, user: str) -> Submitter:
         """The submitter of the commands of a user or a token, which may do what its grants say."""

@@ -6,14 +6,17 @@ import asyncio
 import tracemalloc
 
 import pytest
+from msgspec import structs
 
 from haptera.dialects.resp.bounds import REPLY_SIZE_MAX
 from haptera.dialects.resp.resp_state import RespState
 from haptera.key_rules import VALUE_SIZE_MAX
 from haptera.node.commands import operations
+from haptera.state import Permits
+from haptera.state.event_history import BLOCK_EVENTS
 from haptera.testing import virtual_clock
-from tests.unit.dialects.resp.talks import Limited, Talk, command
-from tests.unit.node.nodes import ManualWriter, opened, turn
+from tests.unit.dialects.resp.talks import Clock, Limited, Talk, at_a_time, command
+from tests.unit.node.nodes import CONFIG, ManualWriter, opened, turn
 
 NIL = b"$-1\r\n"
 QUEUED = b"+QUEUED\r\n"
@@ -101,6 +104,88 @@ async def test_exec_makes_nothing_once_a_watched_key_has_changed() -> None:
         assert await talk.do("WATCH", "a") == b"+OK\r\n"
         await other.do("SET", "a", "created")
         assert await transact(talk, ("GET", "b")) == b"*-1\r\n", "reads depend on it too"
+
+
+@pytest.mark.parametrize(
+    "queued", [(("SET", "b", "1"),), (("GET", "a"),), (("SET", "b", "1", "NX"), ("APPEND", "b", "x"))]
+)
+@virtual_clock
+async def test_exec_makes_nothing_once_a_missing_key_has_come_and_gone(queued: tuple[tuple[str, ...], ...]) -> None:
+    async with opened() as node:
+        talk, other = Talk(node), Talk(node)
+        await other.do("SET", "z", "1")
+        for changes in (
+            [("SET", "a", "1"), ("DEL", "a")],
+            [("RENAME", "z", "a"), ("RENAME", "a", "z")],
+            [("SET", "a", "1"), ("FLUSHALL",)],
+        ):
+            await talk.do("WATCH", "a", "z", "never")
+            for change in changes:
+                await other.do(*change)
+            assert await transact(talk, *queued) == b"*-1\r\n"
+            await talk.do("WATCH", "a", "never")
+            assert (await transact(talk, ("SET", "c", "1"))) == b"*1\r\n+OK\r\n", "the changes were before the WATCH"
+
+
+@virtual_clock
+async def test_a_key_is_missing_from_its_own_watch_on() -> None:
+    async with opened() as node:
+        talk, other = Talk(node), Talk(node)
+        await talk.do("WATCH", "first")
+        await other.do("SET", "second", "1")
+        await other.do("DEL", "second")
+        await talk.do("WATCH", "second")
+        assert await transact(talk, ("SET", "b", "1")) == b"*1\r\n+OK\r\n"
+
+
+@virtual_clock
+async def test_the_end_of_a_key_that_was_over_when_it_was_watched_is_no_change() -> None:
+    clock = Clock()
+    async with at_a_time(clock) as node:
+        talk, other = Talk(node), Talk(node)
+        await other.do("SET", "a", "1", "PX", "5")
+        clock.now_ms += 5
+        await talk.do("WATCH", "a")
+        await asyncio.sleep(5)
+        assert node.revision == 2, "the removal is a change of the store"
+        assert await transact(talk, ("SET", "b", "1")) == b"*1\r\n+OK\r\n"
+
+
+@virtual_clock
+async def test_a_key_that_comes_with_a_time_to_live_and_expires_has_changed() -> None:
+    clock = Clock()
+    async with at_a_time(clock) as node:
+        talk, other = Talk(node), Talk(node)
+        await talk.do("WATCH", "a")
+        await other.do("SET", "a", "1", "PX", "5")
+        clock.now_ms += 5
+        await asyncio.sleep(5)
+        assert node.revision == 2
+        assert await transact(talk, ("SET", "b", "1")) == b"*-1\r\n"
+
+
+@virtual_clock
+async def test_exec_makes_nothing_where_the_history_does_not_reach_back() -> None:
+    async with opened(config=structs.replace(CONFIG, history_events=1, history_bytes=1)) as node:
+        talk, other = Talk(node), Talk(node)
+        await talk.do("WATCH", "never")
+        for _ in range(3):
+            await other.do("MSET", *(word for number in range(BLOCK_EVENTS) for word in (f"k{number}", "1")))
+        assert await transact(talk, ("SET", "b", "1")) == b"*-1\r\n"
+
+
+@virtual_clock
+async def test_a_user_that_may_not_read_a_watched_key_any_more_is_not_told_that_it_came() -> None:
+    async with opened() as node:
+        limited = Limited(("*", ("read", "write", "delete")))
+        talk, other = Talk(node, limited), Talk(node)
+        await talk.do("WATCH", "a")
+        await other.do("SET", "a", "1")
+        await other.do("DEL", "a")
+        limited.given = Permits((("b", ("write",)),))
+        assert (await transact(talk, ("SET", "b", "1"))).startswith(
+            b"-EXECABORT Transaction discarded because of: NOPERM"
+        )
 
 
 @pytest.mark.parametrize(
