@@ -52,9 +52,7 @@ class Refused(Exception):
 
 
 class WatchedKeys:
-    """The ``versions`` of watched keys, 0 for a missing one, and for each ``missing`` key a revision at which it was not
-    there.
-    """
+    """The ``versions`` of watched keys, 0 for a missing one, and a revision at which each ``missing`` key was not there."""
 
     __slots__ = ("missing", "versions")
 
@@ -112,8 +110,10 @@ class _Execution:
         """
         if self._appearances is None:
             return False
-        while (found := self._appearances.advance()) is None:
+        found = self._appearances.advance()
+        while found is None:
             await asyncio.sleep(0)
+            found = self._appearances.advance()
         if found:
             self._look([*self._watched])  # raises Refused where the user may not read them any more
         return found

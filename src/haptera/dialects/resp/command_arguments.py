@@ -55,6 +55,11 @@ def _words(name: str, tokens: str) -> DocumentedArgument:
     return _one_of(name, *map(_word, tokens.split()))
 
 
+def _types(name: str, tokens: str) -> DocumentedArgument:
+    """The types of connections."""
+    return _one_of(name, *map(_word, tokens.split()), token="TYPE")  # noqa: S106
+
+
 _KEY: Final = DocumentedArgument("key", "key")
 _VALUE: Final = DocumentedArgument("value")
 _PAIRS: Final = _many(DocumentedArgument("key_value", "block", parts=(_KEY, _VALUE)))
@@ -68,6 +73,7 @@ _EXISTENCE: Final = _words("condition", "NX XX")
 _TIMES: Final = _maybe(_words("condition", "NX XX GT LT"))
 _IF_VALUE: Final = (DocumentedArgument("ifeq-value", token="IFEQ"), DocumentedArgument("ifne-value", token="IFNE"))  # noqa: S106
 _ASYNC: Final = (_maybe(_words("async", "ASYNC SYNC")),)
+_ADDRESS: Final = DocumentedArgument("ip:port")
 _PATTERN: Final = DocumentedArgument("pattern", "pattern")
 
 #: The arguments of each command, by its name.
@@ -149,6 +155,27 @@ ARGUMENTS: Final[dict[str, tuple[DocumentedArgument, ...]]] = {
     "wait": (_number("numreplicas"), _number("timeout")),
     "info": (_maybe(_many(DocumentedArgument("section"))),),
     "subscribe": (_many(DocumentedArgument("channel")),),
+    "client|kill": (
+        _one_of(
+            "filter",
+            _ADDRESS,
+            _many(
+                _one_of(
+                    "new-format",
+                    _maybe(_number("client-id", "ID")),
+                    _maybe(_types("normal_master_slave_pubsub", "NORMAL MASTER SLAVE REPLICA PUBSUB")),
+                    _maybe(DocumentedArgument("username", token="USER")),  # noqa: S106
+                    _maybe(DocumentedArgument("ip:port", token="ADDR")),  # noqa: S106
+                    _maybe(DocumentedArgument("yes/no", token="SKIPME")),  # noqa: S106
+                    _maybe(_number("maxage", "MAXAGE")),
+                )
+            ),
+        ),
+    ),
+    "client|list": (
+        _maybe(_types("normal_master_replica_pubsub", "NORMAL MASTER REPLICA PUBSUB")),
+        _maybe(DocumentedArgument("id", "block", "ID", parts=(_many(_number("client-id")),))),
+    ),
     "client|setname": (DocumentedArgument("connection-name"),),
     "client|reply": (_words("on_off_skip", "ON OFF SKIP"),),
     "client|tracking": (
