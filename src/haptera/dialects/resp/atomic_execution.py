@@ -52,7 +52,7 @@ class Refused(Exception):
 
 
 class WatchedKeys:
-    """The ``versions`` of watched keys, 0 for a missing one, and a revision at which each ``missing`` key was not there."""
+    """The ``versions`` of watched keys, 0 for a missing one, and for each that is ``missing`` a revision without it."""
 
     __slots__ = ("missing", "versions")
 
