@@ -50,11 +50,11 @@ def test_a_reader_goes_on_where_it_was_and_reads_a_slice_at_a_time() -> None:
     store = Store()
     reader = Appearances(store.kv.events, {"a": 0})
     store.do(SetMany([(f"k{number}", b"") for number in range(limits.SLICE_WORK_MAX)]))
-    answers = []
+    slices = 1
     while (answer := reader.advance()) is None:
-        answers.append(answer)
+        slices += 1
     assert answer is False
-    assert len(answers) >= 3
+    assert slices >= 4
     store.do(Set("a", b""))
     store.do(Delete("a"))
     assert reader.advance() is True

@@ -110,7 +110,7 @@ class _Execution:
         """
         if self._appearances is None:
             return False
-        found = self._appearances.advance()
+        found: bool | None = self._appearances.advance()
         while found is None:
             await asyncio.sleep(0)
             found = self._appearances.advance()
