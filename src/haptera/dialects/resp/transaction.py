@@ -71,7 +71,7 @@ class QueuedTransaction:
 
     def __init__(self, session: RespSession) -> None:
         self.queued: list[tuple[Command, list[bytes]]] | None = None
-        self.watched = WatchedKeys()
+        self.watched: WatchedKeys = WatchedKeys()
         self._session = session
         self._size = 0
         self._spoilt = False

@@ -26,4 +26,4 @@ _MODULES: Final = {
     "snapshots_of": "haptera.node.snapshots.assembly",
 }
 
-__getattr__ = lazily(__name__, _MODULES)
+__getattr__: Final = lazily(__name__, _MODULES)
