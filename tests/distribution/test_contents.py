@@ -7,7 +7,6 @@ import email
 import os
 import subprocess
 import sys
-import tarfile
 import zipfile
 from typing import TYPE_CHECKING
 
@@ -30,8 +29,8 @@ def wheel(packed: Distributions) -> zipfile.ZipFile:
 def unpacked(packed: Distributions, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder that the source distribution unpacks to."""
     folder = tmp_path_factory.mktemp("unpacked")
-    with tarfile.open(packed.sdist) as archive:
-        archive.extractall(folder, filter="data")
+    # A process of its own: what unpacks safely without a warning differs between the Pythons, 3.11.2 to 3.14.
+    subprocess.run([sys.executable, "-m", "tarfile", "-e", str(packed.sdist), str(folder)], check=True)
     return folder / f"haptera-{haptera.__version__}"
 
 
