@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 LOCK: Final = ROOT / "requirements-dist.lock"
-#: The installer of the environment, without the configuration of its user. It trusts the authorities of this machine, as
-#: pip does.
+#: The installer of the environment, without the configuration of its user. It trusts the authorities of this machine,
+#: as pip does.
 UV: Final = (sys.executable, "-m", "uv", "--no-config", "--system-certs")
 
 
