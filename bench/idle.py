@@ -1,4 +1,4 @@
-"""What a client costs that has a connection and does nothing: its memory, and how often it wakes up.
+"""The cost of a client that has a connection and does nothing: its memory, and how often it wakes up.
 
 The client is a process of its own beside a node of this machine. It gets a key, and then waits. Six seconds later, when
 the timers of that call have passed, the kernel's count of its switches is read, and again at the end: a process that

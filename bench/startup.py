@@ -1,4 +1,4 @@
-"""What the imports of the library cost, and `haptera get` before it does anything: its imports, and the whole command.
+"""The cost of the library's imports, and of `haptera get` before it does anything: its imports, and the whole command.
 
 A program that imports the library and uses its first name is timed inside its process, around that alone: the start of
 the interpreter is not in it. Its modules are counted less the ones that the interpreter has loaded before.
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 GET: Final = ("-m", "haptera", "get", "bench/key")
 NOTHING: Final = ("-c", "pass")
-#: What programs begin with: the first is the floor, which each of them needs.
+#: The first lines of programs. The first of them is the floor, which each of the others needs.
 IMPORTS: Final = (
     "import asyncio",
     "import haptera",

@@ -48,7 +48,7 @@ db = haptera.sync.connect()
 
 @dataclass
 class Progress:
-    """What is counted so far."""
+    """The count so far."""
 
     days_done: int = 0
     visits: int = 0

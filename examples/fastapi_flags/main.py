@@ -37,7 +37,7 @@ class Flag(BaseModel):
 
 
 class State(TypedDict):
-    """What each request finds in `request.state`."""
+    """The attributes of `request.state`, for each request."""
 
     flags: haptera.typed.TypedDatabase[Flag]
     streams: set[haptera.typed.TypedWatch[Flag]]

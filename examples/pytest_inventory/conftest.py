@@ -1,4 +1,4 @@
-"""What the tests of the inventory share."""
+"""The fixtures that the tests of the inventory share."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ def send(environ: dict[str, str]) -> None:
 
 
 async def eventually(find: Callable[[], Awaitable[Any]]) -> Any:
-    """What a function finds once it finds something."""
+    """The first thing that a function finds."""
     async with asyncio.timeout(WAIT_S):
         while not (found := await find()):
             await asyncio.sleep(0.02)

@@ -72,7 +72,7 @@ class RespSession(CommandWork):
         self._in_flight = 0
         self._writes = 0  # groups of writes that are not applied
         self._received = 0  # bytes since nothing was in flight: no command in flight is larger
-        #: What a handler has given that waits for the commands before it.
+        #: The work that a handler has given and that waits for the commands before it.
         self._waiting_step: Step | None = None
         self._slow: asyncio.Task[None] | None = None
         self._at_rest = False  # whether a command that comes now may be done without a look at any other

@@ -66,17 +66,18 @@ async def served(store: Store) -> AsyncIterator[Database]:
         yield db
 
 
+async def piped_values(db: Database, count: int) -> list[bytes]:
+    """The values of ``k0``, ``k1`` and so on, by one pipeline."""
+    async with db.pipeline() as p:
+        found = [p.get(f"k{number}") for number in range(count)]
+    return [entry.value for each in found if (entry := each.result()) is not None]
+
+
 async def test_the_calls_of_a_pipeline_are_sent_before_the_first_is_answered_and_answered_in_any_order() -> None:
     store = Store()
     async with served(store) as db:
         store.holds = True
-
-        async def pipe() -> list[bytes]:
-            async with db.pipeline() as p:
-                found = [p.get(f"k{number}") for number in range(5)]
-            return [entry.value for each in found if (entry := each.result()) is not None]
-
-        piping = asyncio.create_task(pipe())
+        piping = asyncio.create_task(piped_values(db, 5))
         await store.all_here.wait()
         assert store.arrived[1:] == [f"k{number}" for number in range(5)]
         for request in reversed(store.waiting):
@@ -150,13 +151,7 @@ async def test_the_calls_of_a_pipeline_whose_connection_is_lost_are_sent_on_anot
     store = Store()
     async with served(store) as db:
         store.holds = True
-
-        async def pipe() -> list[bytes]:
-            async with db.pipeline() as p:
-                found = [p.get(f"k{number}") for number in range(3)]
-            return [entry.value for each in found if (entry := each.result()) is not None]
-
-        piping = asyncio.create_task(pipe())
+        piping = asyncio.create_task(piped_values(db, 3))
         await store.all_here.wait()
         store.holds = False
         await store.waiting[0].peer.aclose()
