@@ -77,6 +77,16 @@ def test_what_frees_is_written_to_the_reserve_and_nothing_else_is() -> None:
     assert [segment.number for segment in store.log.segments] == [1, 2], "both are in the reserve"
 
 
+def test_no_record_is_prepared_for_the_reserve() -> None:
+    """It is for what frees space, and for that alone."""
+    store = Store(MemoryFileSystem())
+    store.fill()
+    store.append(frees=True)
+    assert store.log.prepare(entry(store.log.last_index + 1)) is None
+    store.append(frees=True)
+    store.close()
+
+
 def test_a_reserve_that_is_used_up_refuses_everything_and_is_made_again_when_there_is_room() -> None:
     store = Store(MemoryFileSystem())
     store.fill()

@@ -22,7 +22,7 @@ from haptera.node.leases import LeaseKeeper
 from haptera.node.snapshots import assembly
 from haptera.node.watches import delivery, follower, items
 from haptera.node.watches.watches import Watches
-from haptera.replication import ClusterOfOne
+from haptera.replication import TERM, ClusterOfOne
 from haptera.state import conditions, event_history, kv
 from haptera.state.event_history import EventHistory
 from haptera.state.kv import Kv
@@ -30,7 +30,7 @@ from haptera.state.lease_commands import LeaseCommands
 from haptera.state.leases import Leases
 from haptera.state.requests import Requests
 from haptera.state.sliced_work import finish
-from haptera.storage import StoredKeyring, archive
+from haptera.storage import LogEntry, StoredKeyring, archive
 from haptera.testing.filesystem import MemoryFile, MemoryFileSystem
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from haptera.node.recovery import DurableState
     from haptera.state import Event, Result, Steps, operations
     from haptera.state.results import StoredEntry
-    from haptera.storage import DataDirectory, DataKey, File, LogEntry, MasterKey
+    from haptera.storage import DataDirectory, DataKey, File, MasterKey
 
 
 # -- the disk
@@ -54,27 +54,18 @@ def unsynced(*_: Any) -> None:
     """Sync nothing, and say that it is done."""
 
 
-def nothing(entry: LogEntry, frees: bool) -> None:
-    """Write nothing."""
-
-
-def answered_first(self: ClusterOfOne, entry: LogEntry, encode: Callable[[], bytes], frees: bool) -> None:
+def answered_first(
+    self: ClusterOfOne, time_ms: int, encode: Callable[[], bytes], size: int, *, frees: bool = False
+) -> int:
     """Tell of the entry as committed, and write it when the loop comes to it."""
-    write = self._append
-    self._append = nothing
-    try:
-        before_the_disk(self, entry, encode, frees)
-    finally:
-        self._append = write
-    self._loop.call_later(0.001, lambda: write(entry_of(entry, encode), frees))
+    self.busy = True
+    entry = LogEntry(TERM, self._index + 1, time_ms, encode())
+    self._loop.call_soon(self._written, entry, None, 0.0)
+    self._loop.call_later(0.001, lambda: self._log.append(entry, frees))
+    return entry.index
 
 
-before_the_disk: Final = ClusterOfOne._write
 all_of_the_log: Final = backups.extent_of
-
-
-def entry_of(entry: LogEntry, encode: Callable[[], bytes]) -> LogEntry:
-    return type(entry)(entry.term, entry.index, entry.time_ms, encode())
 
 
 def kept_in_memory(self: StoredKeyring, keys: tuple[DataKey, ...], masters: Iterable[MasterKey]) -> None:
@@ -273,7 +264,7 @@ PLANTED: Final[dict[str, Callable[[], Any]]] = {
     "new segments are not synced": partial(patch.object, MemoryFile, "fsync", unsynced),
     "names are not synced": partial(patch.object, MemoryFileSystem, "sync_directory", unsynced),
     "a repeated change is applied again": partial(patch.object, Requests, "remember", forgets),
-    "answers come before the disk": partial(patch.object, ClusterOfOne, "_write", answered_first),
+    "answers come before the disk": partial(patch.object, ClusterOfOne, "propose", answered_first),
     "changed keys are not written": partial(patch.object, StoredKeyring, "_replace", kept_in_memory),
     "keys that are needed are dropped": partial(patch.object, assembly, "used_key_ids", none_used),
     "a backup lacks the last changes": partial(patch.object, backups, "extent_of", without_the_end),

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from haptera.node.memory_limit import MemoryLimit
     from haptera.node.metrics import Metrics
     from haptera.node.slice_queue import Turns
-    from haptera.replication import Writer
+    from haptera.replication import EntryLog, Writers
     from haptera.state import Logged, Result, StateMachine, Steps
     from haptera.storage import LogEntry
 
@@ -76,17 +76,18 @@ ANSWER_WORK = 32
 class CommitPipeline:
     """Makes writes durable in batches and applies them; see the module's text.
 
-    ``append_entry`` is `Log.append`; ``entry_time_ms`` gives the time of an entry of this moment, which never goes
-    back; ``on_entry`` is called for each entry; ``published`` when an entry was applied whole, and ``on_applied`` when
-    nothing is left to apply; ``on_failure`` once, with the error after which nothing more can be written.
+    ``log`` is the node's, ``writers`` write its entries; ``entry_time_ms`` gives the time of an entry of this moment,
+    which never goes back; ``on_entry`` is called for each entry; ``published`` when an entry was applied whole, and
+    ``on_applied`` when nothing is left to apply; ``on_failure`` once, with the error after which nothing more can be
+    written.
     """
 
     def __init__(
         self,
         *,
         machine: StateMachine,
-        append_entry: Callable[[LogEntry, bool], None],
-        writer: Writer,
+        log: EntryLog,
+        writers: Writers,
         loop: asyncio.AbstractEventLoop,
         entry_time_ms: Callable[[], int],
         metrics: Metrics,
@@ -99,9 +100,9 @@ class CommitPipeline:
     ) -> None:
         self._machine = machine
         self._cluster = ClusterOfOne(
-            append=append_entry,
+            log=log,
             last_index=machine.index,
-            writer=writer,
+            writers=writers,
             loop=loop,
             committed=self._committed,
             refused=self._refused,
@@ -333,7 +334,7 @@ class CommitPipeline:
         batch.frees = self.full and batch.only_frees()
         self._on_entry()
         batch.time_ms = self._entry_time_ms()
-        index = self._cluster.propose(batch.time_ms, partial(_encoded, batch.commands), frees=batch.frees)
+        index = self._cluster.propose(batch.time_ms, partial(_encoded, batch.commands), batch.size, frees=batch.frees)
         self._proposed[index] = batch
 
     def _committed(self, entry: LogEntry, seconds: float) -> None:
@@ -438,8 +439,8 @@ class CommitPipeline:
 
 
 def _encoded(commands: Sequence[Logged]) -> bytes:
-    """The entry's payload, on the writer's thread: it lets the loop go on between two slices, which else would wait
-    for the interpreter until all of it is done.
+    """The entry's payload, on the writer's thread where it is large: it lets the loop go on between two slices, which
+    else would wait for the interpreter until all of it is done.
     """
     steps = encode_steps(commands)
     while True:

@@ -100,6 +100,15 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
             "sync: a write is on the disk before it is answered. os: it is with the operating system.",
         ),
     ] = "sync"
+    log_writer: Annotated[
+        Literal["auto", "thread"],
+        choice(
+            "Data",
+            ("auto", "thread"),
+            "auto: Linux writes small records of the log beside the node, by io_uring, where it may. thread: a thread "
+            "of the node writes all of them.",
+        ),
+    ] = "auto"
     segment_size: Annotated[
         int,
         amount(

@@ -29,7 +29,7 @@ from haptera.node.slice_queue import Turns
 from haptera.node.snapshots import keep_snapshots
 from haptera.node.start_warnings import warn_at_start
 from haptera.node.watches import Watches
-from haptera.replication import ThreadWriter
+from haptera.replication import RingWriter, ThreadWriter, Writers
 from haptera.state import Logged, limits, node_operations
 from haptera.storage import OsFileSystem
 
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from haptera.node.frontend import Dialect
     from haptera.node.master_key import Origin
     from haptera.node.snapshots.keeper import SnapshotKeeper
-    from haptera.replication import Writer
+    from haptera.replication import RecordWriter, Writer
     from haptera.state import Access, MaintenancePeriod
     from haptera.storage import FileSystem
     from haptera.transport import TlsKeeper
@@ -74,7 +74,7 @@ class Node:
         loop: asyncio.AbstractEventLoop,
         clock_ms: Callable[[], int],
         monotonic_ns: Callable[[], int],
-        writer: Writer,
+        writers: Writers,
         archive_writer: Writer | None,
         *,
         second_process: bool,
@@ -98,8 +98,8 @@ class Node:
         self.memory: MemoryLimit = MemoryLimit(machine, config.memory_max, self.metrics)
         self._pipeline = CommitPipeline(
             machine=machine,
-            append_entry=storage.log.append,
-            writer=writer,
+            log=storage.log,
+            writers=writers,
             loop=loop,
             entry_time_ms=self._entry_time_ms,
             metrics=self.metrics,
@@ -149,15 +149,17 @@ class Node:
         clock_ms: Callable[[], int] | None = None,
         monotonic_ns: Callable[[], int] | None = None,
         writer: Writer | None = None,
+        records: RecordWriter | None = None,
         archive_writer: Writer | None = None,
     ) -> Node:
         """Open the data directory (made if there is none), replay its log, and return the node ready for commands.
 
-        `filesystem` stands in for the operating system's files, `writer` for the thread that writes to them and
-        `archive_writer` for the one that copies to the archive; `clock_ms` for the wall clock (Unix time in
-        milliseconds) and `monotonic_ns` for the one that is never set (nanoseconds since any moment). Raises the errors
-        of `haptera.storage`: DirectoryInUse, CorruptionError, WrongKey, MissingKey, NewerFormat, DiskFull, DiskFailed;
-        UnknownPart for a log that a newer version wrote; and ApplyFailed.
+        `filesystem` stands in for the operating system's files, `writer` for the thread that writes to them, `records`
+        for the kernel that does it without one, and `archive_writer` for the thread that copies to the archive;
+        `clock_ms` for the wall clock (Unix time in milliseconds) and `monotonic_ns` for the one that is never set
+        (nanoseconds since any moment). Raises the errors of `haptera.storage`: DirectoryInUse, CorruptionError,
+        WrongKey, MissingKey, NewerFormat, DiskFull, DiskFailed; UnknownPart for a log that a newer version wrote; and
+        ApplyFailed.
         """
         loop = asyncio.get_running_loop()
         started = loop.time()
@@ -175,13 +177,14 @@ class Node:
             storage.close()
             raise
         warn_at_start(config, storage)
+        by_kernel = filesystem is None and writer is None and config.log_writer == "auto"
         node = cls(
             config,
             storage,
             loop,
             clock_ms or _unix_time_ms,
             monotonic_ns or boot_time_ns,
-            writer or ThreadWriter(),
+            Writers(writer or ThreadWriter(), RingWriter.open(loop) if by_kernel else records),
             archive_writer,
             second_process=filesystem is None,
         )

@@ -6,7 +6,8 @@ entry that is committed, in the order of the log. A proposal is known by the ind
 
 from __future__ import annotations
 
-from haptera.replication.cluster import TERM, ClusterOfOne
+from haptera.replication.cluster import TERM, ClusterOfOne, EntryLog
 from haptera.replication.disk_thread import ThreadWriter, Writer
+from haptera.replication.record_writer import RecordWriter, RingWriter, Writers
 
-__all__ = ["TERM", "ClusterOfOne", "ThreadWriter", "Writer"]
+__all__ = ["TERM", "ClusterOfOne", "EntryLog", "RecordWriter", "RingWriter", "ThreadWriter", "Writer", "Writers"]

@@ -26,10 +26,11 @@ from haptera.storage.directory import (
 )
 from haptera.storage.directory_check import Check, Unlock, check_directory
 from haptera.storage.errors import DiskFailed, DiskFull, translated
-from haptera.storage.filesystem import File, FileSystem, OpenMode, OsFileSystem, open_regular
+from haptera.storage.filesystem import File, FileSystem, OpenMode, OsFile, OsFileSystem, open_regular
 from haptera.storage.found_segments import Segment
 from haptera.storage.history_source import HistorySource, find_source
 from haptera.storage.inspection import Contents, SegmentContents, look_into
+from haptera.storage.io_ring import RING_WRITE_MAX, IoRing
 from haptera.storage.keyring import Keyring
 from haptera.storage.keys_in_use import used_key_ids
 from haptera.storage.log import Durability, Log
@@ -39,6 +40,7 @@ from haptera.storage.new_directory import NewDirectory
 from haptera.storage.overlay_filesystem import OverlayFileSystem
 from haptera.storage.reachable_ranges import Base, ReachableRange, reachable_ranges
 from haptera.storage.segment_format import ENTRY_SIZE_MAX, TAG_SIZE, LogEntry, LogPoint
+from haptera.storage.segment_writer import PreparedRecord
 from haptera.storage.snapshot import (
     SnapshotFile,
     SnapshotReader,
@@ -53,6 +55,7 @@ __all__ = [
     "DIRECTORY_FORMAT",
     "ENTRY_SIZE_MAX",
     "MASTER_KEY_FORM",
+    "RING_WRITE_MAX",
     "TAG_SIZE",
     "Archive",
     "ArchivedSegments",
@@ -73,6 +76,7 @@ __all__ = [
     "Finding",
     "Findings",
     "HistorySource",
+    "IoRing",
     "Keyring",
     "Log",
     "LogEntry",
@@ -81,8 +85,10 @@ __all__ = [
     "MasterKey",
     "NewDirectory",
     "OpenMode",
+    "OsFile",
     "OsFileSystem",
     "OverlayFileSystem",
+    "PreparedRecord",
     "ReachableRange",
     "Recovery",
     "Replay",

@@ -22,6 +22,7 @@ __all__ = [
     "File",
     "FileSystem",
     "OpenMode",
+    "OsFile",
     "OsFileSystem",
     "ReadOnlyFile",
     "ReadOnlyFileSystem",
@@ -122,6 +123,10 @@ class OsFile:
         self._descriptor = descriptor
         self._locked = False
         forks.watch(self)
+
+    def fileno(self) -> int:
+        """The descriptor, for a call of the system that no method here makes."""
+        return self._descriptor
 
     def pread(self, size: int, offset: int) -> bytes:
         data = os.pread(self._descriptor, size, offset)

@@ -114,6 +114,7 @@ if TYPE_CHECKING:
     from haptera.storage.filesystem import FileSystem
     from haptera.storage.keyring import Keyring
     from haptera.storage.log_recovery import Recovery
+    from haptera.storage.segment_writer import PreparedRecord
 
 __all__ = ["SEGMENT_SIZE", "Durability", "Log"]
 
@@ -269,9 +270,38 @@ class Log:
         except BaseException:
             self._open_end.failed()
             raise
-        self._state = "ready"
+        self._appended(entry)
+
+    def prepare(self, entry: LogEntry) -> PreparedRecord | None:
+        """Make the record of the next entry for somebody else to write, who calls `finish` then; None where an append
+        is more than one write, as at the beginning of a segment. Takes no other call before `finish`.
+
+        Raises ValueError and DiskFailed as `append` does.
+        """
+        self._check_ready()
+        self._check(entry)
+        size = RECORD_HEADER_SIZE + len(entry.payload) + TAG_SIZE
+        active = self._active
+        if active is None or self._on_reserve or not (active.has_room(size) and active.has_zeros(size)):
+            return None
+        self._state = "failed"
+        return active.prepare(entry)
+
+    def finish(self, record: PreparedRecord, error: BaseException | None) -> None:
+        """Take note that a prepared record is durable, or of the error, which is raised then as `append` does."""
+        active = self._active
+        assert active is not None
+        if error is not None:
+            self._open_end.failed()
+            with failing(active.path, "append to the log"):
+                raise error
+        active.written(record)
+        self._appended(record.entry)
+
+    def _appended(self, entry: LogEntry) -> None:
         end = self._end
         end.index, end.term, end.time_ms = entry.index, entry.term, entry.time_ms
+        self._state = "ready"
 
     def settle(self) -> None:
         """Note that an entry has answered for the changes that may be lost. It is durable then. Raises DiskFailed."""

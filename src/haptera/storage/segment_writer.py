@@ -6,7 +6,7 @@ The order of the system calls is the promise: each line that syncs names the cal
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from haptera.storage.directory import segment_name
 from haptera.storage.errors import failing
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from haptera.storage.filesystem import File, FileSystem
     from haptera.storage.preallocation import Space
 
-__all__ = ["SegmentWriter", "remove_segment", "seal"]
+__all__ = ["PreparedRecord", "SegmentWriter", "remove_segment", "seal"]
 
 #: Bytes behind the last record that are written as zeros, once for all records that will take their place. A file
 #: system keeps reserved space apart from written space, and an append that crosses from one into the other makes it
@@ -26,6 +26,25 @@ __all__ = ["SegmentWriter", "remove_segment", "seal"]
 ZEROED_AHEAD = 256 * 1024
 
 _ZEROS = bytes(ZEROED_AHEAD)
+
+
+class PreparedRecord(NamedTuple):
+    """A record that is encrypted and has its place: ``data`` is to be written to ``file`` at ``offset``.
+
+    It is ``entry``'s. Once it is made, nothing else may be written to the log before `Log.finish`.
+    """
+
+    entry: LogEntry
+    data: bytes
+    file: File
+    offset: int
+    synced: bool
+
+    def write(self) -> None:
+        """Write it, durable on return unless the segment's durability is "os". Raises OSError."""
+        self.file.pwrite(self.data, self.offset)
+        if self.synced:
+            self.file.fdatasync()
 
 
 class SegmentWriter:
@@ -70,16 +89,27 @@ class SegmentWriter:
 
     def append(self, entry: LogEntry) -> None:
         """Write one record, durable on return unless the segment's durability is "os". Raises DiskFailed."""
-        record = self._codec.encode(entry)
-        assert self.has_room(len(record))
-        end = self.offset + len(record)
+        record = self.prepare(entry)
+        end = self.offset + len(record.data)
         with failing(self.path, "append to the log"):
-            if end > self._zeroed and self.header.synced:
+            if not self.has_zeros(len(record.data)):
                 self._write_zeros(end)
-            self._file.pwrite(record, self.offset)
-            if self.header.synced:
-                self._file.fdatasync()
+            record.write()
         self.offset = end
+
+    def has_zeros(self, size: int) -> bool:
+        """Whether a record of `size` bytes has space that was written before; in durability "os" it needs none."""
+        return self.offset + size <= self._zeroed or not self.header.synced
+
+    def prepare(self, entry: LogEntry) -> PreparedRecord:
+        """Make the next record, which must be written or be the last of the segment. There must be room for it."""
+        data = self._codec.encode(entry)
+        assert self.has_room(len(data))
+        return PreparedRecord(entry, data, self._file, self.offset, self.header.synced)
+
+    def written(self, record: PreparedRecord) -> None:
+        """Note that a record that was made by `prepare` is durable."""
+        self.offset = record.offset + len(record.data)
 
     def _write_zeros(self, start: int) -> None:
         """Write zeros over the space of the records behind the next one, which reads as zeros already."""

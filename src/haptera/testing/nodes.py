@@ -25,8 +25,8 @@ except ModuleNotFoundError as _error:
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
-    from haptera.replication import Writer
-    from haptera.storage import File, FileSystem, OpenMode
+    from haptera.replication import RecordWriter, Writer
+    from haptera.storage import File, FileSystem, OpenMode, PreparedRecord
 
 __all__ = ["NodeUrl", "node", "node_in_thread"]
 
@@ -97,6 +97,7 @@ async def node(
             clock_ms=clock_ms or ((lambda: EPOCH_MS + int(loop.time() * 1000)) if virtual else None),
             monotonic_ns=(lambda: int(loop.time() * 1e9)) if virtual else None,
             writer=_LoopWriter(loop, write_delay) if virtual else None,
+            records=_LoopRecords(loop, write_delay) if virtual else None,
             archive_writer=_LoopWriter(loop, 0.0) if virtual else None,
         )
         server = NodeServer(opened, DIALECTS)
@@ -257,6 +258,35 @@ class _LoopWriter:
             self._jobs.popleft()()
 
 
+class _LoopRecords:
+    """Writes records on the loop's own thread, each taking ``delay`` seconds: the kernel's part on a virtual clock."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, delay: float) -> None:
+        self._loop = loop
+        self._delay = delay
+        self._begun: tuple[PreparedRecord, Callable[[BaseException | None], None]] | None = None
+
+    def start(self, record: PreparedRecord, ended: Callable[[BaseException | None], None]) -> None:
+        assert self._begun is None, "one record at a time"
+        self._begun = record, ended
+        self._loop.call_later(self._delay, self.finish)
+
+    def finish(self) -> None:
+        if self._begun is None:
+            return
+        (record, ended), self._begun = self._begun, None
+        error: BaseException | None = None
+        try:
+            record.write()
+        except BaseException as caught:  # a test's end of the program, too
+            error = caught
+        ended(error)
+
+    def close(self) -> None:
+        pass
+
+
 if TYPE_CHECKING:
     _filesystem: type[FileSystem] = _At
+    _records: type[RecordWriter] = _LoopRecords
     _writer: type[Writer] = _LoopWriter

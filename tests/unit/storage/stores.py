@@ -69,8 +69,24 @@ class Store:
             raise
 
     def append(self, count: int, size: int = 24) -> None:
+        """Append entries, every other one as a prepared record where there may be one: as a node with a ring does."""
         for index in range(self.log.last_index + 1, self.log.last_index + count + 1):
-            self.log.append(entry(index, size))
+            new = entry(index, size)
+            if index % 2 or not self.write_prepared(new):
+                self.log.append(new)
+
+    def write_prepared(self, new: LogEntry) -> bool:
+        """Write the next entry as a prepared record. False where that is not to be."""
+        record = self.log.prepare(new)
+        if record is None:
+            return False
+        error: BaseException | None = None
+        try:
+            record.write()
+        except BaseException as caught:
+            error = caught
+        self.log.finish(record, error)
+        return True
 
     def close(self) -> None:
         try:

@@ -339,3 +339,91 @@ def test_an_interrupted_append_closes_the_log_for_writes() -> None:
     fs.stop_after = None
     with pytest.raises(DiskFailed):
         store.append(1)
+
+
+def test_a_record_is_prepared_where_one_write_makes_it_durable() -> None:
+    """Neither a segment, nor the zeros that are written ahead, nor room may lack."""
+    fs = MemoryFileSystem()
+    store = Store.open(fs, segment_size=2 * ZEROED_AHEAD)
+    assert not store.write_prepared(entry(1)), "there is no segment"
+    store.log.append(entry(1))
+    calls, prepared = len(fs.calls), 0
+    while store.write_prepared(entry(store.log.last_index + 1, 10_000)):
+        prepared += 1
+        assert len(fs.calls) == calls + 2 * prepared, "one write and one sync"
+    assert prepared == ZEROED_AHEAD // 10_048
+    store.append(1, 10_000)
+    assert store.write_prepared(entry(store.log.last_index + 1)), "zeros were written ahead again"
+    last = store.log.last_index
+    store.close()
+    with opened(fs) as store:
+        assert [each.index for each in store.entries] == list(range(1, last + 1))
+
+
+def test_no_record_is_prepared_that_the_segment_has_no_room_for() -> None:
+    store = Store.open(MemoryFileSystem(), segment_size=400)
+    store.append(1)
+    active = store.log._active
+    assert active is not None
+    room = active.header.capacity - active.offset - 48 - 1  # the last byte is never used
+    assert store.log.prepare(entry(2, room + 1)) is None
+    assert store.write_prepared(entry(2, room))
+    store.append(1)
+    assert [segment.number for segment in store.log.segments] == [1, 2]
+    store.close()
+
+
+def test_durability_os_prepares_a_record_that_is_not_synced() -> None:
+    fs = MemoryFileSystem()
+    store = Store.open(fs, segment_size=4096, durability="os")
+    store.append(1)
+    calls = len(fs.calls)
+    assert store.write_prepared(entry(2))
+    assert len(fs.calls) == calls + 1
+    store.close()
+
+
+@pytest.mark.parametrize("call", ["pwrite", "fdatasync"])
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC])
+def test_after_a_failed_prepared_record_the_log_takes_no_more(call: str, number: int) -> None:
+    fs = MemoryFileSystem()
+    store = Store.open(fs, segment_size=4096)
+    store.append(2)
+    fs.fail_at, fs.fail_with = len(fs.calls) + ["pwrite", "fdatasync"].index(call) + 1, number
+    with pytest.raises(DiskFailed, match="cannot append to the log"):
+        store.write_prepared(entry(3))
+    calls = len(fs.calls)
+    for _ in range(2):
+        with pytest.raises(DiskFailed):
+            store.append(1)
+        with pytest.raises(DiskFailed):
+            store.write_prepared(entry(3))
+    store.close()
+    assert len(fs.calls) == calls, "not even closing may write or sync again"
+
+
+def test_a_log_takes_nothing_while_a_prepared_record_is_written() -> None:
+    fs = MemoryFileSystem()
+    store = Store.open(fs, segment_size=4096)
+    store.append(1)
+    record = store.log.prepare(entry(2))
+    assert record is not None
+    for refused in (lambda: store.log.append(entry(2)), lambda: store.log.prepare(entry(2)), store.log.roll):
+        with pytest.raises(DiskFailed):
+            refused()
+    record.write()
+    store.log.finish(record, None)
+    store.append(1)
+    store.close()
+    with opened(fs) as store:
+        assert store.entries == entries(3)
+
+
+def test_an_entry_out_of_its_place_is_not_prepared() -> None:
+    with opened(MemoryFileSystem()) as store:
+        store.append(2)
+        for wrong in (entry(2), entry(4), LogEntry(0, 3, entry(2).time_ms, b"")):
+            with pytest.raises(ValueError, match=r"the next is 3|goes back"):
+                store.log.prepare(wrong)
+        store.append(1)
+        assert store.log.last_index == 3

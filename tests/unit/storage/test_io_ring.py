@@ -1,0 +1,201 @@
+"""The kernel's ring: what a write leaves in the file, and what an error leaves of the ring."""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from haptera.storage.io_ring import RING_WRITE_MAX, IoRing
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture
+def ring() -> Iterator[IoRing]:
+    opened = IoRing.open()
+    if opened is None:
+        pytest.skip("this system has no io_uring, or forbids it")
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Iterator[int]:
+    descriptor = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
+    os.pwrite(descriptor, b"." * 8192, 0)
+    yield descriptor
+    os.close(descriptor)
+
+
+def readable(ring: IoRing, seconds: float = 0) -> bool:
+    poll = select.poll()
+    poll.register(ring.fileno(), select.POLLIN)
+    return bool(poll.poll(seconds * 1000))
+
+
+@pytest.mark.parametrize("synced", [True, False])
+def test_a_write_stands_in_its_place(ring: IoRing, file: int, *, synced: bool) -> None:
+    for number in range(50):  # more than the queues have places
+        data = bytes([number]) * (number + 1)
+        ring.start(file, data, 100 * number, synced=synced)
+        ring.wait()
+        assert ring.ended()
+        assert os.pread(file, len(data) + 1, 100 * number) == data + b"."
+
+
+@pytest.mark.parametrize("synced", [True, False])
+def test_the_kernel_is_asked_to_sync_and_never_to_wait_in_the_call(ring: IoRing, file: int, *, synced: bool) -> None:
+    ring.start(file, b"data", 0, synced=synced)
+    # The entry of the submission queue, as linux/io_uring.h has it: IOSQE_ASYNC, and RWF_DSYNC.
+    assert ring._sqes[1] == 1 << 4
+    assert int.from_bytes(ring._sqes[28:32], sys.byteorder) == (2 if synced else 0)
+    ring.wait()
+    assert ring.ended()
+
+
+def test_the_descriptor_is_readable_from_the_end_of_a_write_until_it_was_told(ring: IoRing, file: int) -> None:
+    assert not readable(ring)
+    assert not ring.ended()
+    ring.start(file, b"data", 0, synced=True)
+    assert readable(ring, 60)
+    assert ring.ended()
+    assert not readable(ring)
+    assert not ring.ended()
+
+
+def test_the_callers_bytes_are_copied_before_the_call_returns(ring: IoRing, file: int) -> None:
+    data = bytearray(b"a" * 100)
+    ring.start(file, bytes(data), 0, synced=True)
+    data[:] = b"b" * 100
+    ring.wait()
+    assert ring.ended()
+    assert os.pread(file, 100, 0) == b"a" * 100
+
+
+def test_the_largest_write_is_taken_and_one_byte_more_is_refused(ring: IoRing, file: int) -> None:
+    largest = os.urandom(RING_WRITE_MAX)
+    ring.start(file, largest, 7, synced=True)
+    ring.wait()
+    assert ring.ended()
+    assert os.pread(file, RING_WRITE_MAX, 7) == largest
+    with pytest.raises(OSError, match="too long") as refused:
+        ring.start(file, largest + b"x", 0, synced=True)
+    assert refused.value.errno == errno.EMSGSIZE
+    assert not ring.busy
+
+
+def test_a_write_that_fails_says_why_and_the_next_one_is_told_by_itself(ring: IoRing, file: int) -> None:
+    reading = os.open(f"/proc/self/fd/{file}", os.O_RDONLY)
+    ring.start(reading, b"data", 0, synced=True)
+    ring.wait()
+    with pytest.raises(OSError, match="Bad file descriptor") as failed:
+        ring.ended()
+    assert failed.value.errno == errno.EBADF
+    os.close(reading)
+    ring.start(file, b"data", 0, synced=True)
+    ring.wait()
+    assert ring.ended()
+    assert os.pread(file, 5, 0) == b"data."
+
+
+def test_the_rest_of_a_short_write_is_written_too(ring: IoRing, file: int) -> None:
+    ring.start(file, b"0123456789", 10, synced=True)
+    ring.wait()
+    # As if the kernel had written four bytes only.
+    os.pwrite(file, b"......", 14)
+    ring._queues[ring._cqes + 8 : ring._cqes + 12] = (4).to_bytes(4, sys.byteorder)
+    assert not ring.ended()
+    assert ring.busy
+    ring.wait()
+    assert ring.ended()
+    assert os.pread(file, 20, 5) == b"....." + b"0123456789" + b"....."
+
+
+LIMITED = """
+import os, resource, sys
+from haptera.storage.io_ring import IoRing
+ring = IoRing.open()
+file = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT)
+resource.setrlimit(resource.RLIMIT_FSIZE, (600, 600))
+ring.start(file, b"x" * 1000, 0, synced=True)
+told = []
+try:
+    while not told:
+        ring.wait()
+        told += [True] if ring.ended() else []
+except OSError as error:
+    print(error.errno, ring.busy, os.fstat(file).st_size)
+"""
+
+
+def test_a_write_that_fails_behind_its_first_part_is_an_error(ring: IoRing, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", LIMITED, str(tmp_path / "limited")]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert said == f"{errno.EFBIG} False 600\n"
+
+
+def test_a_write_that_cannot_begin_is_not_begun_later(ring: IoRing, file: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = ring._number(ring._sq_tail)
+    with monkeypatch.context() as patched:
+        patched.setattr("haptera.storage.io_ring._call", lambda *_: 0)
+        with pytest.raises(OSError, match="temporarily unavailable"):
+            ring.start(file, b"never", 0, synced=True)
+    assert not ring.busy
+    assert ring._number(ring._sq_tail) == begun
+    ring.start(file, b"data", 100, synced=True)
+    ring.wait()
+    assert ring.ended()
+    assert not readable(ring)
+    assert os.pread(file, 105, 0) == b"." * 100 + b"data."
+
+
+def test_a_forked_child_closes_its_copy_and_leaves_the_write_alone(ring: IoRing, file: int) -> None:
+    ring.start(file, b"data", 0, synced=True)
+    child = os.fork()
+    if child == 0:  # pragma: no cover
+        rings = [name for name in os.listdir("/proc/self/fd") if _is_ring(name)]
+        os._exit(len(rings) + ring.busy)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    ring.wait()
+    assert ring.ended()
+    assert os.pread(file, 5, 0) == b"data."
+
+
+def test_a_closed_ring_leaves_no_descriptor() -> None:
+    before = sum(map(_is_ring, os.listdir("/proc/self/fd")))
+    opened = IoRing.open()
+    if opened is None:
+        pytest.skip("this system has no io_uring, or forbids it")
+    assert sum(map(_is_ring, os.listdir("/proc/self/fd"))) > before
+    opened.close()
+    opened.close()
+    assert sum(map(_is_ring, os.listdir("/proc/self/fd"))) == before
+
+
+def _is_ring(name: str) -> bool:
+    try:
+        return "io_uring" in os.readlink(f"/proc/self/fd/{name}")
+    except OSError:  # the descriptor that listed the others
+        return False
+
+
+def test_a_system_that_has_no_ring_or_forbids_it_gives_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("haptera.storage.io_ring._call", lambda *_: -1)
+    assert IoRing.open() is None
+
+
+def test_a_kernel_that_is_too_old_gives_none_and_keeps_no_descriptor(
+    ring: IoRing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = sum(map(_is_ring, os.listdir("/proc/self/fd")))
+    monkeypatch.setattr("haptera.storage.io_ring._FEATURES_NEEDED", 1 << 31)
+    assert IoRing.open() is None
+    assert sum(map(_is_ring, os.listdir("/proc/self/fd"))) == before
