@@ -60,8 +60,8 @@ def answered_first(
     """Tell of the entry as committed, and write it when the loop comes to it."""
     self.busy = True
     entry = LogEntry(TERM, self._index + 1, time_ms, encode())
-    self._loop.call_soon(self._written, entry, None, 0.0)
-    self._loop.call_later(0.001, lambda: self._log.append(entry, frees))
+    self._loop.call_later(0.001, self._written, entry, None, 0.0)
+    self._loop.call_later(0.002, lambda: self._log.append(entry, frees))
     return entry.index
 
 
