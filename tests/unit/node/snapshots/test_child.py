@@ -183,18 +183,21 @@ def test_the_process_goes_behind_the_node_before_it_imports_what_it_works_with()
     program = """
 import sys
 from haptera.node.snapshots import process
-def go_behind():
+def keep_pace():
     print(*sorted(name for name in sys.modules if name.startswith(("haptera", "cryptography", "msgspec"))))
     sys.exit()
-process.go_behind = go_behind
+process.go_behind = lambda: print("behind")
+process.keep_pace = keep_pace
 process.main("x")
 """
     seen = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
     assert seen == [
+        "behind",
         "haptera",
         "haptera.lazy",
         "haptera.node",
         "haptera.node.snapshots",
+        "haptera.node.snapshots.pacing",
         "haptera.node.snapshots.priority",
         "haptera.node.snapshots.process",
         "haptera.version",
