@@ -68,11 +68,11 @@ def test_it_looks_at_the_processors_no_more_often_than_it_says() -> None:
 def test_the_idle_time_is_that_of_the_processes_own_processors() -> None:
     before = idle_seconds()
     assert before > 0
-    assert idle_seconds() >= before
     one = min(os.sched_getaffinity(0))
     before = of(one)
     said = subprocess.run([sys.executable, "-c", OF_ONE, str(one)], capture_output=True, text=True, check=True).stdout
-    assert before <= float(said) <= of(one)
+    # The time that a disk is waited for is a guess of the system's, which it may take back a little of.
+    assert before - 1 <= float(said) <= of(one) + 1
 
 
 def of(processor: int) -> float:
