@@ -70,7 +70,7 @@ class AnswerSender:
         entries that no frame can carry; the answers before that one are given.
         """
         streams, serves, grease = self._streams, self._serves, self._heads.grease
-        plain = grease is None or grease.is_far(len(answers))
+        plain = grease is None or grease.distance >= len(answers)  # none of them is to be greased
         usual_max = min(self._outbox.joined_max, streams.peer_message_max) if plain else -1
         frames: list[bytes] = []
         held = 0
@@ -97,7 +97,8 @@ class AnswerSender:
                 del serves[id_]
                 held += stream.held
         finally:
-            self._queue(frames)
+            if frames:
+                self._queue(frames)
             streams.ledger.take_off(held)
 
     def _queue(self, frames: list[bytes]) -> None:
@@ -105,7 +106,7 @@ class AnswerSender:
         if frames:
             self._outbox.add_joined(frames)
             if self._heads.grease is not None:
-                self._heads.grease.skip(len(frames))
+                self._heads.grease.distance -= len(frames)
 
     def _respond(self, id_: int, payload: bytes, entries: bytes) -> None:
         """Answer with a payload that perhaps one frame does not carry, or the peer does not take."""

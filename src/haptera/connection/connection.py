@@ -215,7 +215,12 @@ class Connection:
         before = self.frames_received
         shaking = self.state is ConnectionState.HANDSHAKE
         try:
-            self._take(self._decoder.receive(data, frames_max if self.beginning is None else 1))
+            if self.beginning is None:
+                frames = self._decoder.receive(data, frames_max)
+                self.frames_received += len(frames)
+                self._reception.receive(frames)
+            else:
+                self._take(self._decoder.receive(data, 1))
             if shaking and self.state is ConnectionState.OPEN:
                 # The handshake's frame came alone, because it decides how the bytes behind it are read.
                 self._take(self._decoder.receive(b"", frames_max if self.beginning is None else 1))
@@ -304,7 +309,7 @@ class Connection:
         """Whether ``tick`` must watch the time: the peer owes the rest of something, or this side owes it credit."""
         return (
             self.beginning is not None
-            or self._time.frame_begun
+            or self._time.frame_since is not None
             or bool(self._streams.unfinished.halves)
             or self._inflow.credit_due is not None
         )

@@ -36,11 +36,11 @@ class Inflow:
         "_outbox",
         "_owed",
         "_small_credit_at",
-        "_small_credit_due",
         "_unfinished",
         "_window",
         "_window_size",
         "_withheld",
+        "credit_due",
         "now",
         "stream_window",
     )
@@ -59,7 +59,8 @@ class Inflow:
         self._withheld = 0  # bytes that it gets back when the application takes its ITEMs
         self._lacking = False  # whether the connection's window is too small for a fragment
         self._small_credit_at = float("-inf")  # when the last one left
-        self._small_credit_due: float | None = None  # when the next one leaves, if one waits
+        #: When credit that had to wait leaves; None if there is none.
+        self.credit_due: float | None = None
 
     def spend(self, cost: int) -> None:
         """Charge an ITEM frame to the connection's window. Raises 1009 if the window is overrun."""
@@ -194,18 +195,13 @@ class Inflow:
             for half in self._unfinished.halves.values():
                 self._watch(half)
 
-    @property
-    def credit_due(self) -> float | None:
-        """When credit that had to wait leaves; None if there is none."""
-        return self._small_credit_due
-
     def _may_credit(self, owed: int) -> bool:
         """Whether that much credit may leave now: a little of it too often would look like a flood (section 8)."""
-        self._small_credit_due = None
+        self.credit_due = None
         if owed * 4 < self._window_size:
             due = self._small_credit_at + 1 / SMALL_CREDITS_PER_S
             if self.now < due:
-                self._small_credit_due = due
+                self.credit_due = due
                 return False
             self._small_credit_at = self.now
         return True

@@ -57,15 +57,15 @@ class FrameRouter:
     def receive(self, frames: Sequence[Frame]) -> None:
         """Take frames, in order."""
         receivers, refused_flags = self._receivers, self._refused_flags
-        usual = 0  # frames before this place are taken
-        for place, frame in enumerate(frames):
-            if place < usual:
-                continue
-            in_rows = self._in_rows.get(frame.type)
+        place, count = 0, len(frames)
+        while place < count:
+            in_rows = self._in_rows.get(frames[place].type)
             if in_rows is not None:
-                usual = in_rows(frames, place, refused_flags)
-                if place < usual:
-                    continue
+                place = in_rows(frames, place, refused_flags)
+                if place == count:
+                    break
+            frame = frames[place]
+            place += 1
             receiver = receivers.get(frame.type)
             if receiver is not None and not frame.flags & refused_flags:
                 receiver(frame)

@@ -26,7 +26,9 @@ class Grease:
 
     def __init__(self, entropy: Callable[[int], bytes]) -> None:
         self._entropy = entropy
-        self._distance = entropy(1)[0] % _FIRST_DISTANCE_MAX
+        #: The messages before the next greased one. One that is sent without a question whether it is ``due`` is
+        #: subtracted by its sender.
+        self.distance: int = entropy(1)[0] % _FIRST_DISTANCE_MAX
 
     def name(self) -> str:
         """Return a capability or handshake key that no one knows."""
@@ -34,19 +36,11 @@ class Grease:
 
     def due(self) -> bool:
         """Return whether the message about to be sent is to be greased."""
-        self._distance -= 1
-        if self._distance >= 0:
+        self.distance -= 1
+        if self.distance >= 0:
             return False
-        self._distance = _DISTANCE_MIN + int.from_bytes(self._entropy(2), "big")
+        self.distance = _DISTANCE_MIN + int.from_bytes(self._entropy(2), "big")
         return True
-
-    def is_far(self, count: int) -> bool:
-        """Return whether none of the next ``count`` messages is to be greased."""
-        return self._distance >= count
-
-    def skip(self, count: int) -> None:
-        """So many messages are sent without a question whether they are ``due``."""
-        self._distance -= count
 
     def entry(self) -> bytes:
         """Return a metadata entry with the reserved tag."""

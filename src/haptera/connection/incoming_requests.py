@@ -47,6 +47,8 @@ _REQUEST_ID: Final = int(Tag.REQUEST_ID)
 _REQUEST_ID_SIZE: Final = 16
 _REQUEST_ID_HEAD: Final = bytes((Tag.REQUEST_ID, _REQUEST_ID_SIZE))
 _ANSWERED_BELOW: Final = int(Tag.ANSWERED_BELOW)
+_BELOW_HEAD: Final = bytes((Tag.ANSWERED_BELOW, 8))
+_BELOW_ENTRY_SIZE: Final = len(_BELOW_HEAD) + 8
 _TIMEOUT_MS: Final = int(Tag.TIMEOUT_MS)
 _NO_TIME: Final = bytes(4)
 _REQUEST: Final = int(FrameType.REQUEST)
@@ -58,7 +60,9 @@ _Head = tuple[tuple[str, str], dict[int, bytes]]
 
 
 class _Form(NamedTuple):
-    """Metadata that is known but for the id in it: the bytes before the id and behind it, and their meaning."""
+    """Metadata that is known but for the id in it: the bytes before the id and behind it, and their meaning. There is
+    no ``answered_below`` in it.
+    """
 
     before: bytes
     behind: bytes
@@ -101,6 +105,7 @@ class RequestReceiver:
         max_streams, max_message = limits.max_streams, limits.max_message
         room = before = self._ledger.room
         prefix, suffix, head = self._form or _NO_FORM
+        (service, method), entries = last_found = head
         first = len(prefix)
         last = first + _REQUEST_ID_SIZE
         length = last + len(suffix) if self._form is not None else -1
@@ -120,6 +125,8 @@ class RequestReceiver:
             metadata, payload = frame.metadata, frame.payload
             if len(metadata) == length and metadata.startswith(prefix) and metadata.endswith(suffix):
                 request_id, found = metadata[first:last], head
+            elif len(metadata) == length + _BELOW_ENTRY_SIZE and (telling := self._telling(metadata)) is not None:
+                request_id, found = telling
             else:
                 request_id, other = None, known.get(metadata)
                 if other is None:
@@ -133,9 +140,11 @@ class RequestReceiver:
                         last = first + _REQUEST_ID_SIZE
                         length = len(metadata)
                 found = other
-            (service, method), entries = found
-            size = len(metadata) + len(payload)
-            if size > room or len(payload) > max_message or len(serves) >= max_streams or service == SESSION_SERVICE:
+            if found is not last_found:
+                (service, method), entries = last_found = found
+            payload_size = len(payload)
+            size = len(metadata) + payload_size
+            if size > room or payload_size > max_message or len(serves) >= max_streams or service == SESSION_SERVICE:
                 break
             room -= size
             highest = id_
@@ -146,6 +155,18 @@ class RequestReceiver:
         streams.highest = highest
         self._ledger.take_on(before - room)
         return place
+
+    def _telling(self, metadata: bytes) -> tuple[bytes, _Head] | None:
+        """The id and the meaning of metadata of the known form that also tells, right behind the id, which answers were
+        read: 8 bytes, which are never the same again. None for other metadata.
+        """
+        prefix, suffix, (route, entries) = self._form or _NO_FORM
+        first = len(prefix)
+        last = first + _REQUEST_ID_SIZE
+        if not (metadata.startswith(prefix) and metadata.startswith(_BELOW_HEAD, last) and metadata.endswith(suffix)):
+            return None
+        below = metadata[last + len(_BELOW_HEAD) : last + _BELOW_ENTRY_SIZE]
+        return metadata[first:last], (route, {**entries, _ANSWERED_BELOW: below})
 
     def receive_request(self, frame: Frame) -> None:
         """A REQUEST: open its stream, or extend one that is unfinished."""

@@ -322,7 +322,13 @@ class Outbox:
         self.control_size = 0
         controls = len(parts)
         turns = self.turns
-        taken = self._take_ready(parts, size)
+        if self._ready_size <= size:
+            taken = self._ready_size
+            parts += self._ready
+            self._ready.clear()
+            self._ready_size = self._ready_items = 0
+        else:
+            taken = self._take_ready(parts, size)
         turns.passed += taken
         if turns.blocked:
             turns.unblock()
@@ -355,12 +361,6 @@ class Outbox:
 
     def _take_ready(self, parts: list[bytes], size: int) -> int:
         ready = self._ready
-        if self._ready_size <= size:
-            taken = self._ready_size
-            parts.extend(ready)
-            ready.clear()
-            self._ready_size = self._ready_items = 0
-            return taken
         taken = 0
         while ready and taken < size:
             # A head is never left without its payload's place: control frames go between messages only.

@@ -25,14 +25,10 @@ class Timekeeper:
         self._awaited = "the handshake"
         self._last_received = now
         self._pinged_at: float | None = None
-        self._frame_since: float | None = None
+        #: When the newest bytes came of a frame whose rest has yet to come; None if there is none.
+        self.frame_since: float | None = None
         self._probe_due = _NEVER
         self._ping_interval: float | None = None  # none before the handshake is done, or where silence is allowed
-
-    @property
-    def frame_begun(self) -> bool:
-        """Whether the rest of a frame has yet to come."""
-        return self._frame_since is not None
 
     def open(self, ping_interval_ms: int) -> None:
         """The handshake is done; ``ping_interval_ms`` is 0 for a connection that may be silent for ever."""
@@ -55,9 +51,9 @@ class Timekeeper:
         self._pinged_at = None
         self._probe_due = _NEVER
         if not self._decoder.held:
-            self._frame_since = None
-        elif frames or self._frame_since is None:
-            self._frame_since = now
+            self.frame_since = None
+        elif frames or self.frame_since is None:
+            self.frame_since = now
 
     def next_due(self) -> float:
         """Return the time at which ``overdue`` or ``wants_ping`` has something to say, if nothing arrives before."""
@@ -94,9 +90,9 @@ class Timekeeper:
             self._probe_due = now + PROBE_TIMEOUT_S
 
     def _frame_due(self) -> float:
-        if self._frame_since is None or self._handshake_due != _NEVER:
+        if self.frame_since is None or self._handshake_due != _NEVER:
             return _NEVER  # the handshake's own time is shorter
-        return self._frame_since + self._config.frame_timeout_s + self._decoder.wanted / RATE_MIN_BYTES_PER_S
+        return self.frame_since + self._config.frame_timeout_s + self._decoder.wanted / RATE_MIN_BYTES_PER_S
 
     def _silence_due(self) -> float:
         if self._ping_interval is None:

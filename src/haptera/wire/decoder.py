@@ -224,7 +224,10 @@ class FrameDecoder:
                 actual_crc = crc32c_extend(crc32c(metadata), payload)
             append(Frame(type_, flags, stream, metadata, payload, body_crc, actual_crc))
             start = stop
-        self._keep(data, start, paused=len(frames) >= frames_max)
+        if start == len(data) and len(frames) < frames_max and not self._first:
+            self.more, self._rest = False, b""
+        else:
+            self._keep(data, start, paused=len(frames) >= frames_max)
 
     def _keep(self, data: bytes, start: int, *, paused: bool) -> None:
         """Keep what was not decoded; ``paused`` says that this is not for want of bytes."""

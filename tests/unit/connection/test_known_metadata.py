@@ -184,6 +184,29 @@ def test_what_comes_once_beside_an_id_is_not_remembered() -> None:
     assert known(acceptor, FrameType.REQUEST) == {}
 
 
+def test_a_request_that_says_which_answers_were_read_is_as_usual_as_the_ones_around_it() -> None:
+    dialer, acceptor = pair()
+    ask(dialer, acceptor, encode_entry(Tag.REQUEST_ID, bytes(16)) + TIMEOUT)
+    told = {2: 7, 4: 9}
+    for number in range(6):
+        below = encode_entry(Tag.ANSWERED_BELOW, told[number].to_bytes(8, "big")) if number in told else b""
+        dialer.request("s", "m", b"", request_id=bytes([number]) * 16, entries=below + TIMEOUT)
+    seen = [
+        (event.request_id, event.entries, acceptor._streams.serves[event.stream].made_receiving)
+        for event in acceptor.receive_data(dialer.data_to_send(1 << 20), 0.0)
+        if isinstance(event, RequestReceived)
+    ]
+    timeout = {Tag.TIMEOUT_MS: TIMEOUT[2:]}
+    assert seen == [
+        (
+            bytes([number]) * 16,
+            timeout | ({Tag.ANSWERED_BELOW: told[number].to_bytes(8, "big")} if number in told else {}),
+            None,
+        )
+        for number in range(6)
+    ]
+
+
 def test_requests_with_ids_of_the_same_length_are_told_apart() -> None:
     dialer, acceptor = pair()
     later = encode_entry(Tag.TIMEOUT_MS, (6000).to_bytes(4, "big"))
@@ -222,6 +245,7 @@ _ENTRY = st.one_of(
     st.sampled_from(
         (TIMEOUT, encode_entry(Tag.RESENT, b""), encode_entry(0x30, b"new"), encode_entry(0xF0, b"critical"))
     ),
+    st.integers(0, 2).map(lambda number: encode_entry(Tag.ANSWERED_BELOW, number.to_bytes(8, "big"))),
     st.binary(max_size=20),
 )
 _METADATA = st.lists(_ENTRY, max_size=3).map(lambda entries: encode_route("s", "m") + b"".join(entries)) | st.binary(
