@@ -204,6 +204,7 @@ Where no proof is asked for, and on the dialling side, it is anyone.""",
             "bool",
             "Whether the caller no longer wants the answer, or its time is over: a long handler looks at it.",
         ),
+        ("resent", "bool", "Whether the caller may have sent it on another connection before."),
     ),
 }
 

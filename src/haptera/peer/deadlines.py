@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     import asyncio
 
+    from haptera.peer.request import Request
+
 #: How many are kept as they came before they are put in order. Most are over by then, and cost no more than this list.
 _ADDED_MAX: Final = 512
 #: Ended ones are swept out when so many deadlines are kept, and then when their number has doubled: a long one
@@ -53,8 +55,12 @@ class Deadlines:
         if len(added) >= _ADDED_MAX:
             self._arrange()
 
-    def add_all(self, deadlines: Sequence[tuple[float, int]]) -> None:
-        """Watch numbers, each behind its time, as ``add`` does one. The times are finite."""
+    def add_requests(self, requests: Sequence[Request]) -> None:
+        """Watch the streams of the requests that are under way and have a deadline, as ``add`` does one."""
+        under_way = self._under_way
+        deadlines = [
+            (each.deadline, each.stream) for each in requests if each.stream in under_way and each.deadline is not None
+        ]
         if deadlines:
             self._added += deadlines
             due = min(deadlines)[0]

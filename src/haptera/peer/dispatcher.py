@@ -13,9 +13,9 @@ from haptera.peer.deadlines import Deadlines
 from haptera.peer.event_log import EventLog, RequestLog, guard
 from haptera.peer.handler_tasks import Handlers
 from haptera.peer.item_queue import Items
-from haptera.peer.limits import BATCH_MAX, BATCH_UNANSWERED_MAX
+from haptera.peer.limits import BATCH_MAX, BATCH_MIN, BATCH_UNANSWERED_MAX
 from haptera.peer.loop_fairness import PART_MAX
-from haptera.peer.request import Request
+from haptera.peer.request import Request, by_service
 from haptera.peer.request_scope import current
 from haptera.peer.serial_order import SerialOrder
 from haptera.peer.stopwatch import Stopwatch, clock_of
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 _logger = logging.getLogger("haptera.peer")
 _TIMEOUT: Final = int(Tag.TIMEOUT_MS)
 _ANSWERED_BELOW: Final = int(Tag.ANSWERED_BELOW)
+_RESENT: Final = int(Tag.RESENT)
 
 
 class Dispatcher:
@@ -72,7 +73,9 @@ class Dispatcher:
         self._loop = link.loop
         self._batch_max = BATCH_MAX  # of the next batch, by the answers to the one before
         self._reasons: dict[int, Failure] = {}  # why a request is stopped, if not because its caller cancelled
-        self._timed: list[tuple[float, int]] = []  # deadlines and streams that are new, and not watched yet
+        self._looked_at: dict[int, bytes] | None = None  # the entries of a request, which the next mostly shares
+        self._timeout_s: float | None = None  # that they give
+        self._timed: list[Request] = []  # with deadlines that are new, and not watched yet
         self._log = RequestLog(link, shared_log)
         self._deadlines = Deadlines(link.loop, self.requests, self._expire)
 
@@ -95,20 +98,18 @@ class Dispatcher:
                 self.link.on_read = self.stopwatch.read
                 self.stopwatch.read()
             received = self.stopwatch.now
-        requests, arrived, timed = self.requests, self.arrived, self._timed
+        requests, arrived, first = self.requests, self.arrived, len(self.arrived)
         entries: dict[int, bytes] | None = None
         timeout_s = due = None
         for event in events:
             stream = event.stream
             if event.entries is not entries:  # most requests have those of the one before
                 entries = event.entries
-                timeout_s = self._look_at(entries)
+                if entries is not self._looked_at:
+                    self._looked_at, self._timeout_s = entries, self._look_at(entries)
+                timeout_s = self._timeout_s
                 due = None if timeout_s is None else self.link.read_at + timeout_s
-            deadline = due
-            if timeout_s is not None and deadline is not None:
-                if event.begun is not None:
-                    deadline = event.begun + timeout_s
-                timed.append((deadline, stream))
+            deadline = due if event.begun is None or timeout_s is None else event.begun + timeout_s
             requests[stream] = request = Request(
                 self,
                 stream,
@@ -118,11 +119,14 @@ class Dispatcher:
                 entries,
                 event.request_id,
                 deadline=deadline,
+                resent=_RESENT in entries,
                 _received=received,
             )
             if event.streaming:
                 self.items[stream] = Items()
             arrived.append(request)
+        if self.keeps_deadlines:
+            self._timed += arrived[first:]
 
     def _look_at(self, entries: dict[int, bytes]) -> float | None:
         """Act on what a request says beside its argument. Return the seconds that its caller gives it, if any."""
@@ -165,8 +169,8 @@ class Dispatcher:
     def watch(self) -> None:
         """Watch the deadlines of requests that are not answered yet: one that is answered at once costs nothing."""
         if self._timed:
-            requests = self.requests
-            self._deadlines.add_all([each for each in self._timed if each[1] in requests])
+            if self.requests:
+                self._deadlines.add_requests(self._timed)
             self._timed.clear()
 
     def resume(self) -> None:
@@ -196,16 +200,9 @@ class Dispatcher:
             batch = self._next() if self.serial is not None or self.gate is not None else self._next_batch()
             if not batch:
                 return
-            by_service: dict[str, list[Request]] = {}
-            for request in batch:
-                requests = by_service.get(request.service)
-                if requests is None:
-                    by_service[request.service] = [request]
-                else:
-                    requests.append(request)
-            for name, requests in by_service.items():
-                self._handle(name, requests)
             link.round.spend(len(batch))
+            for name, requests in by_service(batch):
+                self._handle(name, requests)
             answered = self._connection.outbox.pending
             self._batch_max = BATCH_MAX if answered else BATCH_UNANSWERED_MAX
             if self.arrived and self.serial is None:
@@ -217,7 +214,9 @@ class Dispatcher:
                     return
 
     def _next_batch(self) -> list[Request]:
-        batch, size = self.arrived, min(self._batch_max, self.link.round.part)
+        batch, size = self.arrived, len(self.arrived)
+        if size > BATCH_MIN:
+            size = min(self._batch_max, self.link.round.part)
         self.arrived = batch[size:]
         del batch[size:]
         return batch
@@ -250,7 +249,9 @@ class Dispatcher:
                 self.record(request, error)
                 request.fail(failure(Code.HANDLER_FAILED))
         if self.stopwatch is not None:
-            self.stopwatch.end_batch(self._left(requests) if self.requests else [])
+            self.stopwatch.end_batch(
+                (self._left(requests) if self.handlers.tasks else requests) if self.requests else []
+            )
 
     def _left(self, requests: list[Request]) -> list[Request]:
         """Return the requests that a service has returned without an answer to, and without a task for."""
@@ -415,8 +416,7 @@ class Dispatcher:
 
     def close(self) -> None:
         """Stop all handlers: the connection is over."""
-        requests = list(self.requests.values())
-        items = list(self.items.values())
+        requests, items = list(self.requests.values()), list(self.items.values())
         self._deadlines.close()
         self._log.settle()
         self.requests.clear()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, cast
 
 from haptera.connection import (
     CallFailed,
@@ -37,6 +37,10 @@ if TYPE_CHECKING:
     from haptera.peer.peer import Peer
     from haptera.peer.proof import Proof
     from haptera.peer.server import Server
+
+
+#: The types of the events of a read that has nothing but requests.
+_REQUESTS: Final = {RequestReceived}
 
 
 class EventRouter:
@@ -98,15 +102,17 @@ class EventRouter:
 
     # -- events -----------------------------------------------------------------------------------------------------
 
-    def take(self, events: Sequence[Event]) -> None:
-        """Act on the events of the state machine."""
+    def take(self, events: Sequence[Event]) -> bool:
+        """Act on the events of the state machine. Return whether something may wait for ``flushed``."""
         if self._proof is not None:
             self._take_early(events)
-            return
+            return True
         dispatcher = self._dispatcher
         caller = self._caller
         before = dispatcher.requests_received
         requests: list[RequestReceived] = []  # those in a row are added together
+        if events and set(map(type, events)) == _REQUESTS:
+            requests, events = cast("list[RequestReceived]", events), ()
         for event in events:
             # The two usual ones first.
             if type(event) is RequestReceived:
@@ -127,6 +133,7 @@ class EventRouter:
             dispatcher.watch()  # though none may be left to start: a CANCEL that came with a request ends it
         if caller.waits:
             caller.begin_waiting()
+        return bool(dispatcher.arrived) or caller.waits or self._drain is not None
 
     def _take_early(self, events: Sequence[Event]) -> None:
         """Act on events before this side's identity is proved: answers are the exchange's, or wait for its end."""

@@ -16,6 +16,8 @@ BATCH_MAX: Final = 16
 #: The same where the requests of the batch before were not answered at once, as changes are not: there are no answers
 #: that could leave early, and each batch has a price of its own.
 BATCH_UNANSWERED_MAX: Final = 64
+#: As few are one batch in every turn of the loop: it is no more than either of them, or than a connection's part.
+BATCH_MIN: Final = 16
 #: Bytes of one write to the transport: enough to fill a socket, little enough that a PING need not wait for it.
 WRITE_SIZE: Final = 256 * 1024
 #: The transport asks to pause above the first and to go on below the second: with a write that did not fit, almost

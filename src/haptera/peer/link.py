@@ -174,13 +174,13 @@ class Link(asyncio.Protocol):
         try:
             events = connection.receive_data(data, now, round_.part)
             round_.spend(connection.frames_received - frames, size)
-            self.above.take(events)
+            waits = self.above.take(events)
         finally:
             self._reading = False
-        if connection.outbox.idle and not self._when_writable and self.ending is None:
-            self._go_on()  # there is nothing to write
-        else:
+        if not connection.outbox.idle or self._when_writable or self.ending is not None:
             self.flush()
+        elif waits:
+            self._go_on()  # there is nothing to write
         if connection.unfinished:
             self._timers.watch()
         if connection.more or size >= READ_SIZE_MAX or (size >= READ_SIZE_SMALL and not round_.has_room):

@@ -55,7 +55,8 @@ class Round:
     @property
     def part(self) -> int:
         """Frames that may be read of a connection now."""
-        return max(PART_MAX, TURN_MAX - self._spent) if not self._waiting else PART_MAX
+        left = TURN_MAX - self._spent
+        return left if left > PART_MAX and not self._waiting else PART_MAX
 
     def spend(self, units: int, size: int = 0) -> None:
         """So much has been done: units, and bytes that were read."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from threading import get_ident
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -21,10 +21,6 @@ else:
     Dispatcher = object  # ``help`` and ``inspect.signature`` look the types of the struct's fields up
 
 
-# Plain numbers: to look one up in the enumeration takes longer than in the entries.
-_RESENT: Final = int(Tag.RESENT)
-
-
 # A struct, because the hottest of all objects is made without a line of Python.
 class Request(msgspec.Struct, eq=False, weakref=True):
     """A request that the other side sent. Its first answer counts, and every later one is ignored.
@@ -36,7 +32,8 @@ class Request(msgspec.Struct, eq=False, weakref=True):
     its stream. ``request_id`` is the caller's UUID of this request, 16 bytes, or None. ``deadline`` is when the time of
     the caller is over, as time of the loop, or None. ``cancelled`` turns true when the caller no longer wants the
     answer, or its time is over; an answer is still owed. ``on_cancel`` is called once when the caller cancels, its time
-    is over, or the connection ends, before the answer.
+    is over, or the connection ends, before the answer. ``resent`` says that the caller may have sent it on another
+    connection before.
 
     Calls that a handler makes while its request is not answered, on any peer, have no more time than the request has
     left, and belong to the same trace.
@@ -52,6 +49,7 @@ class Request(msgspec.Struct, eq=False, weakref=True):
     deadline: float | None = None
     cancelled: bool = False
     on_cancel: Callable[[], None] | None = None
+    resent: bool = False
     #: When it was received, when its handler took its first step in a task of its own, and how long a service that has
     #: no task for it has worked on it (`haptera.peer.stopwatch`).
     _received: float = 0.0
@@ -75,11 +73,6 @@ class Request(msgspec.Struct, eq=False, weakref=True):
         """The stream below which the caller has read every answer, if it said so."""
         value = self._entries.get(Tag.ANSWERED_BELOW)
         return None if value is None else int.from_bytes(value, "big")
-
-    @property
-    def resent(self) -> bool:
-        """Whether the caller may have sent it on another connection before."""
-        return _RESENT in self._entries
 
     @property
     def content_type(self) -> str | None:
@@ -251,6 +244,17 @@ class Request(msgspec.Struct, eq=False, weakref=True):
                 return
             link.check_alive()
             await items.wait_arrival()
+
+
+def by_service(requests: list[Request]) -> Iterable[tuple[str, list[Request]]]:
+    """The requests for each service, which in most cases is one."""
+    service = requests[0].service
+    if [request.service for request in requests].count(service) == len(requests):
+        return ((service, requests),)
+    found: dict[str, list[Request]] = {}
+    for request in requests:
+        found.setdefault(request.service, []).append(request)
+    return found.items()
 
 
 def respond_all(answers: Sequence[tuple[Request, bytes, bytes]]) -> None:

@@ -63,7 +63,9 @@ class Stopwatch:
         self._shared = 0
 
     def end_batch(self, left: list[Request]) -> None:
-        """The service has returned. The requests that are ``left`` to be answered wait from now on."""
+        """The service has returned. The requests that are ``left`` to be answered wait from now on. Of answered ones
+        among them the time means nothing.
+        """
         self._in_batch = False
         if left:
             used = self._clock() - self.now
@@ -89,13 +91,9 @@ class Stopwatch:
             used = now - request._begun
         if received != self._received or used != self._used or now != self._now:
             self._received, self._used, self._now = received, used, now
-            self._encoded = _encode(used, now - received - used)
+            used_us, waited_us = round(used * 1_000_000), round((now - received - used) * 1_000_000)
+            if not (0 <= used_us <= _TIME_US_MAX and 0 <= waited_us <= _TIME_US_MAX):
+                used_us = min(max(used_us, 0), _TIME_US_MAX)
+                waited_us = min(max(waited_us, 0), _TIME_US_MAX)
+            self._encoded = _ENTRIES.pack(_SERVER_TIME_HEAD, used_us, _QUEUE_TIME_HEAD, waited_us)
         return self._encoded
-
-
-def _encode(used: float, waited: float) -> bytes:
-    used_us, waited_us = round(used * 1_000_000), round(waited * 1_000_000)
-    if not (0 <= used_us <= _TIME_US_MAX and 0 <= waited_us <= _TIME_US_MAX):
-        used_us = min(max(used_us, 0), _TIME_US_MAX)
-        waited_us = min(max(waited_us, 0), _TIME_US_MAX)
-    return _ENTRIES.pack(_SERVER_TIME_HEAD, used_us, _QUEUE_TIME_HEAD, waited_us)

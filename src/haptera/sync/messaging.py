@@ -751,14 +751,14 @@ class Request(Facade["AsyncRequest"]):
         return self._inner.cancelled
 
     @property
-    def peer(self) -> Peer:
-        """The other side."""
-        return Peer(self._inner.peer, self)
-
-    @property
     def resent(self) -> bool:
         """Whether the caller may have sent it on another connection before."""
         return self._inner.resent
+
+    @property
+    def peer(self) -> Peer:
+        """The other side."""
+        return Peer(self._inner.peer, self)
 
     @property
     def content_type(self) -> str | None:
