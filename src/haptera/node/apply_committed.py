@@ -100,7 +100,7 @@ class Applier:
             self.busy = True
             steps = self._steps()
             if next(steps, None) is not None:  # an entry like most is applied and answered by the first slice
-                self._turns.start_first(steps)
+                self._turns.start_first(self._collecting(steps))
 
     async def settled(self) -> None:
         """Return when no large change is applied in part: now, in most cases."""
@@ -120,10 +120,11 @@ class Applier:
         return mark
 
     def _steps(self) -> Steps[None]:
-        while self._waiting:
-            entry, commands = self._waiting.popleft()
+        machine, waiting = self._machine, self._waiting
+        while waiting:
+            entry, commands = waiting.popleft()
             try:
-                results = yield from self._collecting(self._machine.steps(entry.index, entry.time_ms, commands))
+                results = yield from machine.steps(entry.index, entry.time_ms, commands)
             except GeneratorExit:  # the node is closed
                 raise
             except BaseException as error:
@@ -143,8 +144,8 @@ class Applier:
                 yield TURN_WORK_MAX  # they have begun before the next large change does
         self.busy = False
         self._rest()
-        if self._machine.burdened:
-            self._turns.start_once(self._machine, self._machine.sweep_steps)
+        if machine.kv.held.burdened:
+            self._turns.start_once(machine, machine.sweep_steps)
 
     def _abandon(self, entry: LogEntry, reason: BaseException) -> None:
         """The end of the state: an entry was applied in part."""
@@ -167,15 +168,14 @@ class Applier:
             if not mark.done():
                 mark.set_result(state)
 
-    def _collecting(self, steps: Steps[list[Result]]) -> Steps[list[Result]]:
-        """As ``steps``, and the garbage collector looks at the new objects of a large change before they are many."""
-        try:
-            while True:
-                yield next(steps)
-                self._collect()
-        except StopIteration as end:
-            results: list[Result] = end.value
-            return results
+    def _collecting(self, steps: Steps[None]) -> Steps[None]:
+        """As ``steps``, of which the first was done: the garbage collector looks at the new objects of a large change
+        before they are many.
+        """
+        self._collect()
+        for work in steps:
+            yield work
+            self._collect()
 
     def _collect(self) -> None:
         changes = self._machine.kv.events.end

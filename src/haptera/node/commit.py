@@ -155,12 +155,12 @@ class CommitPipeline:
         Of each, ``sizes`` has an upper bound of its encoded bytes, and ``growths`` the memory that it adds, where that
         is known already.
         """
-        batch, size = self._open, sum(sizes)
+        batch, size, count = self._open, sum(sizes), len(commands)
         if (
-            self._takes(len(commands), size)
+            self._takes(count, size)
             and not (self.memory.limit or self.full)
             and batch.size + size <= BATCH_SIZE_MAX
-            and len(batch.commands) + len(commands) <= BATCH_COMMANDS_MAX
+            and len(batch.commands) + count <= BATCH_COMMANDS_MAX
         ):
             self._put(commands, sizes, submission, position, 0)  # all of them at once, as in most cases
             return
@@ -400,7 +400,8 @@ class CommitPipeline:
 
     def _rest(self) -> None:
         self._on_applied()
-        self._wake_idle()
+        if self._idle:
+            self._wake_idle()
 
     def _wake_idle(self) -> None:
         if not self._count and not self._applier.busy and self._idle:

@@ -57,6 +57,8 @@ class EntryClock:
     def news(self) -> bool | None:
         """Return whether the offset is large, if that is news: True again whenever it has doubled, else None."""
         size = abs(self.offset_ms)
+        if size < OFFSET_LARGE_MS and not self._told_ms:
+            return None
         if size >= max(OFFSET_LARGE_MS, 2 * self._told_ms):
             self._told_ms = size
             return True

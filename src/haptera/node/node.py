@@ -417,7 +417,8 @@ class Node:
         self.snapshots.entry_written()
 
     def _on_applied(self) -> None:
-        self.expiry.look()
+        if self._machine.kv.expiry.count:
+            self.expiry.look()
 
     def _entry_time_ms(self) -> int:
         """The time for an entry that is handed to the disk now."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from haptera.errors import Code, failure
 from haptera.state import Logged, frees, operations
 
@@ -16,20 +18,18 @@ if TYPE_CHECKING:
 DROPPED = failure(Code.CANCELLED, outcome="not_applied")
 
 
-class Submission:
+# Structs, because the objects of each group of writes are made without a line of Python.
+class Submission(msgspec.Struct, eq=False):
     """A list of results that fills. ``done`` is called with it once, when nothing is waited for any more."""
 
-    __slots__ = ("begun", "done", "results", "waiting", "writes")
-
-    def __init__(self, done: Callable[[list[Result]], None]) -> None:
-        self.done: Callable[[list[Result]], None] = done
-        self.results: list[Result] = []
-        self.waiting: int = 0
-        self.writes: int = 0
-        self.begun: float = 0.0  # when its first write was taken, as time of `time.perf_counter`
+    done: "Callable[[list[Result]], None]"
+    results: "list[Result]" = []
+    waiting: int = 0
+    writes: int = 0
+    begun: float = 0.0  # when its first write was taken, as time of `time.perf_counter`
 
 
-class Batch:
+class Batch(msgspec.Struct, eq=False):
     """The writes of one entry: the commands, the bytes of each, and the *runs* of their results.
 
     A run is a submission, the place in it of the first result, and the number of the results, which belong to so many
@@ -41,34 +41,20 @@ class Batch:
     grows with the next. A batch without drops pays nothing for it, and any number of drops costs a constant each.
     """
 
-    __slots__ = (
-        "_holes",
-        "_index",
-        "_indexed_runs",
-        "_indexed_writes",
-        "_runs",
-        "commands",
-        "frees",
-        "growth",
-        "size",
-        "sizes",
-        "time_ms",
-    )
-
-    def __init__(self) -> None:
-        #: Whether it was handed to the disk as one that only frees, which may use the reserve of a full disk.
-        self.frees: bool = False
-        #: The entry's time, once it was handed to the disk.
-        self.time_ms: int = 0
-        self.commands: list[Logged] = []
-        self.sizes: list[int] = []
-        self.size: int = 0
-        self.growth: int = 0
-        self._runs: list[tuple[Submission, int, int]] = []
-        self._holes: set[int] = set()
-        self._index: dict[tuple[int, int], int] = {}
-        self._indexed_runs = 0  # the runs that are in the index, and their writes
-        self._indexed_writes = 0
+    #: Whether it was handed to the disk as one that only frees, which may use the reserve of a full disk.
+    frees: bool = False
+    #: The entry's time, once it was handed to the disk.
+    time_ms: int = 0
+    commands: list[Logged] = []
+    sizes: list[int] = []
+    size: int = 0
+    growth: int = 0
+    _runs: list[tuple[Submission, int, int]] = []
+    #: The places of dropped writes, and the place of each write that may be: None until the first is dropped.
+    _holes: set[int] | None = None
+    _index: dict[tuple[int, int], int] | None = None
+    _indexed_runs: int = 0  # the runs that are in the index, and their writes
+    _indexed_writes: int = 0
 
     def add(self, commands: Sequence[Logged], sizes: Sequence[int], submission: Submission, position: int) -> None:
         """Add writes whose results are ``submission.results[position]`` and the ones behind it."""
@@ -93,35 +79,40 @@ class Batch:
 
     def drop(self, submission: Submission, position: int) -> int | None:
         """Take out the write whose result is ``submission.results[position]``; its bytes, or None if it is not here."""
-        if self._indexed_runs < len(self._runs):
-            self._index_runs()
-        number = self._index.pop((id(submission), position), -1)
+        index = self._index_runs()
+        number = index.pop((id(submission), position), -1)
         if number < 0:
             return None
         size = self.sizes[number]
         self.size -= size
         self.commands[number] = _HOLE  # the command may be large
+        if self._holes is None:
+            self._holes = set()
         self._holes.add(number)
         if 2 * len(self._holes) >= len(self.commands):
             self.seal()
         return size
 
-    def _index_runs(self) -> None:
+    def _index_runs(self) -> dict[tuple[int, int], int]:
+        index = self._index
+        if index is None:
+            index = self._index = {}
+            self._indexed_runs = self._indexed_writes = 0
         number = self._indexed_writes
         for submission, first, count in self._runs[self._indexed_runs :]:
             for position in range(first, first + count):
-                self._index[id(submission), position] = number
+                index[id(submission), position] = number
                 number += 1
         self._indexed_runs, self._indexed_writes = len(self._runs), number
+        return index
 
     def seal(self) -> None:
         """Close the holes."""
-        if self._holes:
-            left = self._taken(lambda number: number not in self._holes)
+        holes = self._holes
+        if holes is not None:
+            left = self._taken(lambda number: number not in holes)
             self.commands, self.sizes, self._runs = left.commands, left.sizes, left._runs
-            self._holes.clear()
-            self._index.clear()
-            self._indexed_runs = self._indexed_writes = 0
+            self._holes = self._index = None
 
     def takes(self, command: Logged) -> bool:
         """Whether the command frees if those of the batch do. Of a full disk's batches each is of one kind."""

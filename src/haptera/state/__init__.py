@@ -48,7 +48,14 @@ from haptera.state.results import (
 from haptera.state.scan_cursor import Page, ScanCursor
 from haptera.state.sliced_work import ResultT, Steps, finish, free_steps
 from haptera.state.snapshot_pieces import dump_pieces, load_pieces
-from haptera.state.validation import accepted_size, glob_steps, too_many_parts, validate, validate_steps
+from haptera.state.validation import (
+    SIZES_IF_ACCEPTED,
+    accepted_size,
+    glob_steps,
+    too_many_parts,
+    validate,
+    validate_steps,
+)
 
 __all__ = [
     "ANSWER_OVERHEAD",
@@ -61,6 +68,7 @@ __all__ = [
     "REFUSALS",
     "SERVER_ID_SIZE",
     "SHORT_GLOB_MAX",
+    "SIZES_IF_ACCEPTED",
     "SLICE_WORK_MAX",
     "SNAPSHOT_BOUNDS",
     "UNMET",

@@ -19,7 +19,7 @@ of all users have no dict: their order, by which they age, grows in small steps 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Container, Iterable
+from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import msgspec
@@ -114,7 +114,7 @@ class Requests:
         """The number of answers that are remembered for the user who has most of them."""
         return max((len(owner.answers) for owner in self._users.values()), default=0)
 
-    def remembered(self, user: str) -> Container[bytes]:
+    def remembered(self, user: str) -> Collection[bytes]:
         """The ids of the requests of ``user`` whose answers are remembered now. To be asked before the next entry."""
         owner = self._users.get(user)
         return () if owner is None else owner.answers

@@ -49,7 +49,7 @@ def accepted_size(op: Operation) -> int | Failure:
     that cannot be one, 4007 a value that is too large, 4008 a transact of too many parts. The details never repeat a
     refused key: it may be of any size, and need not even be text that can be encoded.
     """
-    size = _ACCEPTED_SIZES[type(op)](op)
+    size = SIZES_IF_ACCEPTED[type(op)](op)
     return (_refusal(op) or size_bound(op)) if size is None else size
 
 
@@ -168,8 +168,9 @@ def _compare_refusal(compare: Compare) -> Failure | None:
             return invalid("operand", f"not a {compare.field} to compare with")
 
 
-#: Of a transact and a read of the past `_refusal` says whether it is acceptable, because its parts are of many kinds.
-_ACCEPTED_SIZES: Final[dict[type[Operation], Callable[[Any], int | None]]] = {
+#: For each kind of operation the function that gives the `accepted_size` of one that is acceptable, else None. Of a
+#: transact and a read of the past `_refusal` says whether it is acceptable, because its parts are of many kinds.
+SIZES_IF_ACCEPTED: Final[dict[type[Operation], Callable[[Any], int | None]]] = {
     **{command: size_if_accepted(command, COMMAND_OVERHEAD) for command in OPERATIONS},
     Transact: lambda _: None,
     AsOf: lambda _: None,

@@ -25,6 +25,7 @@ from haptera.node.write_batch import Submission
 from haptera.state import (
     REFUSALS,
     SHORT_GLOB_MAX,
+    SIZES_IF_ACCEPTED,
     Appearances,
     Logged,
     Operation,
@@ -44,7 +45,7 @@ from haptera.state import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from haptera.node.commands.submitter import Submitter
     from haptera.node.metrics import Metrics
@@ -121,7 +122,7 @@ class Commands:
 
         Returns the submission, which `drop` takes.
         """
-        machine_read = self._machine.read
+        machine_read, sizes_of = self._machine.read, SIZES_IF_ACCEPTED
         submission = Submission(done)
         results = submission.results
         user, permits, refused = submitter.user, submitter.permits(), None
@@ -131,10 +132,12 @@ class Commands:
         writes: list[Logged] = []
         sizes: list[int] = []
         growths: list[int | None] = []
-        leasing: dict[int, Operation] = {}  # by the places of their results
+        leasing: dict[int, Operation] | None = None  # by the places of their results
         for command in commands:
             op = command.op
-            size = accepted_size(op) if command.size is None else command.size
+            size: int | Failure | None = command.size
+            if size is None and (size := sizes_of[type(op)](op)) is None:
+                size = accepted_size(op)
             result: Result
             if permits is not None:
                 if (judge := _BY_KEYS.get(type(op))) is not None:
@@ -142,6 +145,7 @@ class Commands:
                 elif type(size) is int:
                     op, refused = self._admitted(submitter, permits, command)
                     if names_leases(op):
+                        leasing = leasing or {}
                         leasing[len(results)] = command.op
                 if refused is not None and type(size) is int:  # else the key of the refusal could be of any kind
                     size = refused
@@ -160,6 +164,7 @@ class Commands:
                 result = known
             if writes:
                 self._append(writes, sizes, growths, submission)
+                writes, sizes, growths = [], [], []
             results.append(result)
         if writes:
             self._append(writes, sizes, growths, submission)
@@ -227,12 +232,10 @@ class Commands:
     def _append(
         self, writes: list[Logged], sizes: list[int], growths: list[int | None], submission: Submission
     ) -> None:
-        """Hand over the writes that the last results wait for, and forget them here."""
+        """Hand over the writes that the last results wait for."""
         if self._forgotten:
             self.write_forgotten()  # before the writes: they may need the room
         self._pipeline.append(writes, sizes, growths, submission, len(submission.results) - len(writes))
-        for column in (writes, sizes, growths):
-            column.clear()
 
     def _known(self, logged: Logged) -> Result | None:
         """The answer to a write that needs no entry: nothing is on its way, and it would change nothing.
@@ -283,13 +286,9 @@ class Commands:
         """
         return submission.results[position] is _WAITING and self._pipeline.drop(submission, position)
 
-    def remembers(self, submitter: Submitter) -> Container[bytes]:
+    def remembers(self, submitter: Submitter) -> Collection[bytes]:
         """The ids of the submitter's changes whose answers are remembered now."""
         return self._machine.requests.remembered(submitter.user)
-
-    def remembered(self, submitter: Submitter) -> int:
-        """How many answers are remembered for the submitter's user."""
-        return self._machine.requests.count(submitter.user)
 
     def room_for_answers(self, submitter: Submitter) -> int:
         """The number of answers that may still be remembered for the submitter's user, once the ones that wait to be

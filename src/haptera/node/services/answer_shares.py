@@ -98,20 +98,25 @@ class Answers:
         return failure(Code.RATE_LIMITED, details, outcome="not_applied")
 
     def settle(
-        self, submitter: Submitter, requests: Sequence[Request], commands: Sequence[Envelope], results: Sequence[Result]
+        self,
+        submitter: Submitter,
+        peer: Peer,
+        requests: Sequence[Request],
+        commands: Sequence[Envelope],
+        ids: Sequence[bytes | None],
+        results: Sequence[Result],
     ) -> None:
-        """Admitted changes of one connection have their results: the remembered ones belong to its share.
+        """Admitted changes of one connection have their results: the remembered ones belong to its share. ``ids`` are
+        those of the requests.
 
         A repetition adds nothing, for any answer to it, because the first answer is in a share already, or left to time
         as the answers of a connection that has ended are.
         """
-        peer = requests[0].peer
         share: Share | None = peer.attributes.get(_SHARE)
         if share is None:
             return  # none of them has a request id
-        remembered: Container[bytes] = () if peer.closed else self._commands.remembers(submitter)
-        before = len(share)
-        ids = [command.request_id for command in commands]
+        answers = self._commands.remembers(submitter)
+        remembered: Container[bytes] = () if peer.closed else answers
         if (
             set(map(type, results)) == _RESULTS
             and all(map(remembered.__contains__, ids))
@@ -120,15 +125,18 @@ class Answers:
             # Changes like most: each was made now, under an id, and on this connection alone.
             share.streams.extend([request.stream for request in requests])
             share.ids.extend(ids)  # type: ignore[arg-type]  # None is not remembered
-            settled = len(ids)
+            settled = added = len(ids)
         else:
+            before = len(share)
             settled = self._settle_each(share, remembered, requests, commands, results)
-        self._tracked += len(share) - before
+            added = len(share) - before
+        self._tracked += added
         share.under_way -= settled
         self._under_way -= settled
         if self._tracked > self._tracked_max:
             self._sweep()
-        self._look(submitter)
+        if crowded(len(answers)):
+            self._look(submitter, len(answers))
 
     def _settle_each(
         self,
@@ -177,11 +185,8 @@ class Answers:
             self._tracked -= len(request_ids)
             self._commands.forget(share.submitter, request_ids)
 
-    def _look(self, submitter: Submitter) -> None:
-        """If a user has many remembered answers, see to it that they age, and warn before there are too many."""
-        count = self._commands.remembered(submitter)
-        if not crowded(count):
-            return
+    def _look(self, submitter: Submitter, count: int) -> None:
+        """A user has many remembered answers: see to it that they age, and warn before there are too many."""
         self._commands.aging.look()
         if self._may_warn():
             fields = {"user": submitter.user, "answers": count, "answers_max": limits.ANSWERS_PER_USER_MAX}

@@ -70,7 +70,8 @@ class KvService(Service):
         read_commands: list[Envelope] = []
         writes: list[Request] = []
         write_commands: list[Envelope] = []
-        session, terms = submitter_of(requests[0].peer), Terms.of(requests[0].peer)
+        peer = requests[0].peer
+        session, terms = submitter_of(peer), Terms.of(peer)
         methods, permits = terms.methods, session.permits()
         if permits is not None and not permits.burdens:
             permits = None
@@ -110,7 +111,7 @@ class KvService(Service):
             answer = self._replies.answer
             results = self._commands.submit(session, read_commands, lambda found: answer(reads, found)).results
         if writes:
-            self._writes.submit(session, writes, write_commands)
+            self._writes.submit(session, peer, writes, write_commands)
         seconds = time.perf_counter() - started
         self._metrics.kv_handler_seconds_total += seconds
         if seconds >= self._recorded_from_s and self._recorded is not None:
@@ -159,7 +160,7 @@ class KvService(Service):
             elif isinstance(command, Failure):
                 self._replies.fail(request, command)
             elif isinstance(command.op, Write):
-                written = self._writes.submit(session, [request], [command], elements)
+                written = self._writes.submit(session, peer, [request], [command], elements)
             elif isinstance(command.op, operations.OpenWatch):
                 self._watch(session, request, command.op, command.judged)
             elif is_get_many(command.op):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -109,17 +110,18 @@ class Replies:
         waiting costs no memory that a peer could choose; if the connection ends, it is dropped with it. `now` is the
         revision that the results are of. Values too large for this turn of the loop are encoded in later ones.
         """
-        now = now or revision_entry(self._commands.revision)
         encode, peer = self.encode, requests[0].peer
         hides = Terms.of(peer).hides_times
         answers: list[tuple[Request, bytes, bytes]] = []
         room = 0
         for position in range(start, len(requests)):
             if room <= 0:
-                respond_all(answers)
-                answers = []
+                if answers:
+                    respond_all(answers)
+                    answers = []
                 if not peer.writable:
-                    peer.when_writable(lambda at=position: self.answer(requests, results, at, now))  # type: ignore[misc]
+                    now = now or revision_entry(self._commands.revision)
+                    peer.when_writable(partial(self.answer, requests, results, position, now))
                     return
                 room = TOGETHER_SIZE
             request, result, replayed = requests[position], results[position], b""
@@ -139,6 +141,7 @@ class Replies:
                     continue
                 turns, units = self._commands.turns, units_of_values(result)
                 if units and not turns.admits(units):
+                    now = now or revision_entry(self._commands.revision)
                     self._large.append((requests, results, position, now))
                     turns.start_once(self, self._large_steps)
                     break
@@ -146,7 +149,10 @@ class Replies:
             room -= len(payload)
             version_at = _VERSIONS_AT[request.method]
             version = None if version_at is None else result[version_at]
-            entries = now if version is None else _REVISION_HEAD + version.to_bytes(8, "big")
+            if version is not None:
+                entries = _REVISION_HEAD + version.to_bytes(8, "big")
+            else:
+                entries = now = now or revision_entry(self._commands.revision)
             answers.append((request, payload, entries + replayed if replayed else entries))
         respond_all(answers)
 

@@ -7,6 +7,8 @@ import hashlib
 import time
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
+
 from haptera.key_rules import VALUE_SIZE_MAX, size_refusal
 from haptera.node.commands import Envelope
 from haptera.node.services.kv_methods import METHODS, SERVICE
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     from haptera.node.services.recorded_commands import RecordedCommands
     from haptera.node.services.replies import Replies
     from haptera.node.write_batch import Submission
-    from haptera.peer import Request
+    from haptera.peer import Peer, Request
     from haptera.state import Operation, Result
 
 
@@ -50,13 +52,14 @@ class Writes:
         self.commands = commands
         self.recorded = recorded
         self.fail: Final = replies.fail
+        self.replies: Final = replies
+        self.answers: Final = answers
         self._metrics = metrics
-        self._replies = replies
-        self._answers = answers
 
     def submit(
         self,
         submitter: Submitter,
+        peer: Peer,
         requests: list[Request],
         commands: list[Envelope],
         elements: list[Any] | None = None,
@@ -65,22 +68,30 @@ class Writes:
 
         The long list of a large one, ``elements``, is freed when it has its result. False where none was submitted.
         """
-        identified = len([command for command in commands if command.request_id is not None])
-        if identified and not self._answers.admits(submitter, requests[0].peer, identified):
-            requests, commands = self._admitted(submitter, requests, commands)
+        ids = [command.request_id for command in commands]
+        identified = len(ids) - ids.count(None)
+        if identified and not self.answers.admits(submitter, peer, identified):
+            requests, commands = self._admitted(submitter, peer, requests, commands)
             if not requests:
                 return False
+            ids = [command.request_id for command in commands]
         self._metrics.kv_writes_total += len(requests)
-        _Submitted(self, requests, submitter, commands, elements).submit()
+        submitted = _Submitted(self, requests, submitter, peer, commands, ids, elements)
+        on_cancel = submitted.on_cancel
+        for request in requests:
+            request.on_cancel = on_cancel
+        submission = self.commands.submit(submitter, commands, submitted.done)
+        if submission.waiting:
+            submitted.submission = submission
         return True
 
     def _admitted(
-        self, submitter: Submitter, requests: list[Request], commands: list[Envelope]
+        self, submitter: Submitter, peer: Peer, requests: list[Request], commands: list[Envelope]
     ) -> tuple[list[Request], list[Envelope]]:
         admitted: tuple[list[Request], list[Envelope]] = ([], [])
         for request, command in zip(requests, commands, strict=True):
             request_id = command.request_id
-            refused = None if request_id is None else self._answers.admit(submitter, request.peer, request_id)
+            refused = None if request_id is None else self.answers.admit(submitter, peer, request_id)
             if refused is None:
                 admitted[0].append(request)
                 admitted[1].append(command)
@@ -88,72 +99,53 @@ class Writes:
                 self.fail(request, refused)
         return admitted
 
-    def settle(
-        self, submitter: Submitter, requests: list[Request], commands: list[Envelope], results: list[Result]
-    ) -> None:
-        """Answer the requests of one submission."""
-        self._answers.settle(submitter, requests, commands, results)
-        self._replies.answer(requests, results)
 
-
-class _Submitted:
+class _Submitted(msgspec.Struct, eq=False):
     """The writes of one connection and turn, and the end of the ones that no caller waits for any more.
 
     A write that is cancelled, or whose time is over, before it is with the disk is taken back. Later it has its result,
     which is the answer. All that are cancelled in one turn of the loop are looked for together, at its end.
     """
 
-    __slots__ = ("_commands", "_elements", "_looking", "_requests", "_submission", "_submitter", "_writes")
+    writes: Writes
+    requests: "list[Request]"
+    submitter: "Submitter"
+    peer: "Peer"
+    commands: list[Envelope]
+    ids: list[bytes | None]
+    elements: list[Any] | None = None  # the long list of a large change: to be freed in slices
+    looking: bool = False
+    submission: "Submission | None" = None  # while a result is waited for
 
-    def __init__(
-        self,
-        writes: Writes,
-        requests: list[Request],
-        submitter: Submitter,
-        commands: list[Envelope],
-        elements: list[Any] | None = None,
-    ) -> None:
-        self._writes = writes
-        self._elements = elements  # the long list of a large change: to be freed in slices
-        self._requests = requests
-        self._submitter = submitter
-        self._commands = commands
-        self._looking = False
-        self._submission: Submission | None = None
-
-    def submit(self) -> None:
-        on_cancel = self._on_cancel
-        for request in self._requests:
-            request.on_cancel = on_cancel
-        submission = self._writes.commands.submit(self._submitter, self._commands, self._done)
-        if submission.waiting:
-            self._submission = submission
-
-    def _done(self, results: list[Result]) -> None:
-        submission, self._submission = self._submission, None
-        recorded = self._writes.recorded
+    def done(self, results: list[Result]) -> None:
+        """All have their results: answer the requests."""
+        submission, self.submission = self.submission, None
+        writes = self.writes
+        recorded = writes.recorded
         if recorded is not None:
             begun = time.perf_counter() if submission is None else submission.begun
-            recorded.written(self._requests, self._commands, results, begun)
+            recorded.written(self.requests, self.commands, results, begun)
         # Each request refers to this object: left as they are, they would be a circle, and work for the collector.
-        requests, self._requests = self._requests, []
-        self._writes.settle(self._submitter, requests, self._commands, results)
-        if self._elements:
-            self._writes.commands.turns.start(requests[0].peer, free_steps(self._elements))
+        requests, self.requests = self.requests, []
+        writes.answers.settle(self.submitter, self.peer, requests, self.commands, self.ids, results)
+        writes.replies.answer(requests, results)
+        if self.elements:
+            writes.commands.turns.start(self.peer, free_steps(self.elements))
 
-    def _on_cancel(self) -> None:
-        if not self._looking and self._submission is not None:
-            self._looking = True
+    def on_cancel(self) -> None:
+        """A request is cancelled, or its time is over."""
+        if not self.looking and self.submission is not None:
+            self.looking = True
             asyncio.get_running_loop().call_soon(self._look)
 
     def _look(self) -> None:
-        self._looking = False
-        submission = self._submission
+        self.looking = False
+        submission = self.submission
         if submission is None:
             return
-        for position, request in enumerate(self._requests):
-            if request.cancelled and self._writes.commands.drop(submission, position):
-                self._writes.fail(request, DROPPED)
+        for position, request in enumerate(self.requests):
+            if request.cancelled and self.writes.commands.drop(submission, position):
+                self.writes.fail(request, DROPPED)
 
 
 def digest_prefix(service: str, method: str) -> bytes:

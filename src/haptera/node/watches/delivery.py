@@ -77,11 +77,11 @@ class Delivery:
         """All events that there are may be seen; the newest is of this revision."""
         self.revision = revision
         self.until = until = self._events.end
-        if self.groups.watches:
-            if self._cursor.place != until:
-                self._start()
-        else:
-            self._cursor.place, self._cursor.after = until, ""
+        cursor = self._cursor
+        if not self.groups.watches:
+            cursor.place, cursor.after = until, ""
+        elif cursor.place != until:
+            self._start()
 
     def judge(self) -> None:
         """Have all watches judged again, before anything more is delivered."""

@@ -85,8 +85,9 @@ class Watches:
 
     def publish(self) -> None:
         """An entry of the log was applied, whole: its events may be seen."""
-        self._delivery.publish(self._machine.revision)
-        if self._judged != self._machine.access.revision:
+        machine = self._machine
+        self._delivery.publish(machine.kv.revision)
+        if self._judged != machine.access.revision:
             self._delivery.judge()
 
     def open(
