@@ -207,6 +207,21 @@ def test_a_request_that_says_which_answers_were_read_is_as_usual_as_the_ones_aro
     ]
 
 
+def test_a_request_that_says_which_answers_were_read_means_what_stands_in_it() -> None:
+    dialer, acceptor = pair()
+    for _ in range(2):  # from the second one on its form is known
+        ask(dialer, acceptor, encode_entry(Tag.REQUEST_ID, bytes(16)) + TIMEOUT)
+    later = encode_entry(Tag.TIMEOUT_MS, (6000).to_bytes(4, "big"))
+    below, other = (encode_entry(tag, (7).to_bytes(8, "big")) for tag in (Tag.ANSWERED_BELOW, 0x30))
+    request_id = encode_entry(Tag.REQUEST_ID, bytes(16))
+    seen = [ask(dialer, acceptor, request_id + entries).entries for entries in (below + later, other + TIMEOUT)]
+    assert seen == [{Tag.TIMEOUT_MS: later[2:], Tag.ANSWERED_BELOW: below[2:]}, {Tag.TIMEOUT_MS: TIMEOUT[2:]}]
+    dialer.request("s", "n", b"", entries=request_id + below + TIMEOUT)
+    (event,) = acceptor.receive_data(dialer.data_to_send(1 << 20), 0.0)
+    assert isinstance(event, RequestReceived)
+    assert event.method == "n"
+
+
 def test_requests_with_ids_of_the_same_length_are_told_apart() -> None:
     dialer, acceptor = pair()
     later = encode_entry(Tag.TIMEOUT_MS, (6000).to_bytes(4, "big"))
