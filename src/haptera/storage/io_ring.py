@@ -1,9 +1,14 @@
 """A write that Linux does beside the calling thread: io_uring, with one write at a time.
 
 A thread that waits for the disk costs each write some ten hand-overs of Python's interpreter between two threads. Here
-one system call starts a write together with its sync, a thread of the kernel waits for the disk, and the ring's
-descriptor becomes readable at the end. Everything is asked of the kernel's thread (IOSQE_ASYNC), so that the call which
-starts a write never waits for a disk.
+one system call starts a write and, linked to it, the fdatasync behind it. A thread of the kernel waits for the disk,
+and the ring's descriptor becomes readable at the end. Everything is asked of the kernel's thread (IOSQE_ASYNC), so that
+the call which starts a write never waits for a disk. The sync is a request of its own because some file systems leave
+one undone that is a flag of the write (RWF_DSYNC): 9p, and FUSE without a cache.
+
+Linux 5.17 is the first that ends a write without a word where a sync follows (IOSQE_CQE_SKIP_SUCCESS), which would wake
+the loop for nothing. Before 5.12 the kernel's thread was none of the process's: a write could outlive the process, and
+with it the lock of the directory.
 
 The memory that is shared with the kernel is laid out as io_uring(7) and linux/io_uring.h say. All numbers are in the
 machine's own byte order.
@@ -15,35 +20,47 @@ import ctypes
 import errno
 import mmap
 import os
+import select
 import struct
 import sys
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from haptera import forks
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 __all__ = ["RING_WRITE_MAX", "IoRing"]
 
 #: Bytes of the largest write: a copy that takes microseconds. Larger ones are rare, and worth a thread.
 RING_WRITE_MAX: Final = 128 * 1024
 
-#: The system calls have these numbers on every processor that Linux 5.6 or later runs on, but for Alpha.
+#: The system calls have these numbers on every processor but Alpha and MIPS, which have no call of these numbers.
 _IO_URING_SETUP: Final = 425
 _IO_URING_ENTER: Final = 426
 
-_ENTRIES: Final = 1
+#: A write and its sync.
+_ENTRIES: Final = 2
 _OFF_SQES: Final = 0x1000_0000
-#: One mapping for both queues (Linux 5.4), and IORING_OP_WRITE (5.6, which is known by a feature that came with it).
-_FEATURES_NEEDED: Final = 1 << 0 | 1 << 3
+#: One mapping for both queues (Linux 5.4), and writes that end without a word (5.17).
+_FEATURES_NEEDED: Final = 1 << 0 | 1 << 11
 _ENTER_GETEVENTS: Final = 1 << 0
+_OP_NOP: Final = 0
+_OP_FSYNC: Final = 3
 _OP_WRITE: Final = 23
 _SQE_ASYNC: Final = 1 << 4
-_RWF_DSYNC: Final = 2
+#: The next request begins when this one has succeeded, which alone is told then. A failure is told in its place.
+_SQE_LINK_SKIP: Final = 1 << 2 | 1 << 6
+_FSYNC_DATASYNC: Final = 1 << 0
+
+#: Milliseconds in which the kernel must have made its thread: it takes less than one of them.
+_WORKER_MS: Final = 1000
 
 _U32: Final = struct.Struct("=I")
 #: io_uring_params: ten numbers, of which the first two are the entries of the queues and the sixth the features; then
 #: the offsets of the submission queue and of the completion queue.
 _PARAMETERS: Final = struct.Struct("=10I8IQ8IQ")
-#: io_uring_sqe: operation, flags, priority, descriptor, offset, address, length, flags of the write, user data.
+#: io_uring_sqe: operation, flags, priority, descriptor, offset, address, length, flags of the operation, user data.
 _SUBMISSION: Final = struct.Struct("=BBHiQQIIQ24x")
 #: io_uring_cqe: user data, result, flags.
 _COMPLETION: Final = struct.Struct("=QiI")
@@ -60,6 +77,9 @@ class IoRing:
     It belongs to the process that opened it: in a forked child it is closed.
     """
 
+    #: Those that write: the kernel reads their buffers, although the store that had them was dropped without a close.
+    _writing: ClassVar[set[IoRing]] = set()
+
     def __init__(self, descriptor: int, parameters: bytes) -> None:
         fields = _PARAMETERS.unpack(parameters)
         submissions, completions = fields[0], fields[1]
@@ -74,13 +94,17 @@ class IoRing:
         self._sqes = mmap.mmap(descriptor, _SUBMISSION.size * submissions, offset=_OFF_SQES)
         self._sq_mask = self._number(sq_mask)
         self._cq_mask = self._number(cq_mask)
+        for place in range(submissions):
+            _U32.pack_into(self._queues, self._sq_array + 4 * place, place)
         #: Whether a write has begun whose end was not told.
         self.busy: bool = False
         self._file = -1
         self._offset = 0  # in the file, of the bytes that are being written
         self._start = 0  # of the same bytes in the buffer
         self._end = 0
-        self._flags = 0
+        self._synced = False
+        self._name = 0  # of what was asked for last, by which its end is known
+        self._broken = False  # whether the kernel began a write and not its sync
         forks.watch(self)
 
     @classmethod
@@ -95,9 +119,14 @@ class IoRing:
         features = _PARAMETERS.unpack(parameters.raw)[5]
         if features & _FEATURES_NEEDED == _FEATURES_NEEDED:
             try:
-                return cls(descriptor, parameters.raw)
+                ring = cls(descriptor, parameters.raw)
             except OSError:  # no memory to share
                 pass
+            else:
+                if ring._has_worker():
+                    return ring
+                ring.close()
+                return None
         os.close(descriptor)
         return None
 
@@ -115,28 +144,35 @@ class IoRing:
         if size > RING_WRITE_MAX:
             raise OSError(errno.EMSGSIZE, os.strerror(errno.EMSGSIZE))
         self._buffer[:size] = data
-        self._file, self._offset, self._start, self._end = descriptor, offset, 0, size
-        self._flags = _RWF_DSYNC if synced else 0
-        self._submit()
-        self.busy = True
+        self._file, self._offset, self._start, self._end, self._synced = descriptor, offset, 0, size, synced
+        self._begin()
 
     def ended(self) -> bool:
-        """Whether the write has ended. Raises OSError when it failed: any part of it may have been written."""
+        """Whether the write has ended. Raises OSError when it failed: any part of it may have been written.
+
+        ECANCELED and EAGAIN say that the kernel did not do it. The same bytes may be written once more then.
+        """
         head = self._number(self._cq_head)
         if head == self._number(self._cq_tail):
             return False
-        _, result, _ = _COMPLETION.unpack_from(self._queues, self._cqes + _COMPLETION.size * (head & self._cq_mask))
+        name, result, _ = _COMPLETION.unpack_from(self._queues, self._cqes + _COMPLETION.size * (head & self._cq_mask))
         _U32.pack_into(self._queues, self._cq_head, head + 1 & 0xFFFF_FFFF)
-        self.busy = False
-        if result <= 0:
+        if not self.busy or name >> 1 != self._name:  # of a write that was given up
+            return False
+        is_sync = name & 1
+        if result < 0 or (result == 0 and not is_sync):
+            self._leave()
             number = -result or errno.EIO
             raise OSError(number, os.strerror(number))
-        self._start += result
-        self._offset += result
-        if self._start < self._end:
-            self._submit()
-            self.busy = True
-        return not self.busy
+        if not is_sync:
+            self._start += result
+            self._offset += result
+            if self._start < self._end:
+                self._begin()
+            if self._synced or self._start < self._end:
+                return False
+        self._leave()
+        return True
 
     def wait(self) -> None:
         """Return when `ended` will have something to say."""
@@ -156,31 +192,60 @@ class IoRing:
 
     def disown(self, owner: int) -> None:
         """Close what a forked child has of it. A write that has begun is the process ``owner``'s, and goes on."""
-        self.busy = False
+        self._leave()
         self.close()
 
-    def _submit(self) -> None:
+    def _has_worker(self) -> bool:
+        """Whether the kernel has a thread for the writes of this one, which it keeps. At a limit on processes it has
+        none.
+        """
+        poll = select.poll()
+        poll.register(self._descriptor, select.POLLIN)
+        try:
+            self._enter([(_OP_NOP, _SQE_ASYNC, 0, 0, 0, 0, 0, 0, 0)])
+        except OSError:
+            return False
+        if not poll.poll(_WORKER_MS):
+            return False
+        result = _COMPLETION.unpack_from(self._queues, self._cqes)[1]
+        _U32.pack_into(self._queues, self._cq_head, 1)
+        return bool(result == 0)
+
+    def _begin(self) -> None:
+        """Begin to write what is left, or raise OSError."""
+        # Before the call: a signal may end this method by an exception as soon as the kernel has begun.
+        self.busy = True
+        self._writing.add(self)
+        self._name = self._name + 1 & 0xFFFF_FFFF
+        address, size = self._address + self._start, self._end - self._start
+        flags = _SQE_ASYNC | _SQE_LINK_SKIP if self._synced else _SQE_ASYNC
+        requests = [(_OP_WRITE, flags, 0, self._file, self._offset, address, size, 0, self._name << 1)]
+        if self._synced:
+            requests.append((_OP_FSYNC, _SQE_ASYNC, 0, self._file, 0, 0, 0, _FSYNC_DATASYNC, self._name << 1 | 1))
+        try:
+            self._enter(requests)
+        except OSError:
+            self._leave()
+            raise
+
+    def _leave(self) -> None:
+        self.busy = False
+        self._writing.discard(self)
+
+    def _enter(self, requests: Sequence[tuple[int, ...]]) -> None:
+        """Have the kernel begin all of the requests. Raises OSError when it does not."""
+        if self._broken:
+            raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
         tail = self._number(self._sq_tail)
-        place = tail & self._sq_mask
-        _SUBMISSION.pack_into(
-            self._sqes,
-            place * _SUBMISSION.size,
-            _OP_WRITE,
-            _SQE_ASYNC,
-            0,
-            self._file,
-            self._offset,
-            self._address + self._start,
-            self._end - self._start,
-            self._flags,
-            0,
-        )
-        _U32.pack_into(self._queues, self._sq_array + 4 * place, place)
-        _U32.pack_into(self._queues, self._sq_tail, tail + 1 & 0xFFFF_FFFF)
-        begun = _call(_IO_URING_ENTER, self._descriptor, 1, 0, 0, None, 0)
-        if begun != 1:
+        for number, request in enumerate(requests):
+            _SUBMISSION.pack_into(self._sqes, (tail + number & self._sq_mask) * _SUBMISSION.size, *request)
+        _U32.pack_into(self._queues, self._sq_tail, tail + len(requests) & 0xFFFF_FFFF)
+        begun = _call(_IO_URING_ENTER, self._descriptor, len(requests), 0, 0, None, 0)
+        if begun != len(requests):
             number = ctypes.get_errno() if begun < 0 else errno.EAGAIN
-            _U32.pack_into(self._queues, self._sq_tail, tail)  # else the next call would begin this write as well
+            self._broken = begun > 0  # a write without its sync, which is told or not: another writer writes the same
+            # Else the next call would begin the rest of these as well.
+            _U32.pack_into(self._queues, self._sq_tail, tail + max(begun, 0) & 0xFFFF_FFFF)
             raise OSError(number, os.strerror(number))
 
     def _number(self, place: int) -> int:

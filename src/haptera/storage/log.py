@@ -43,18 +43,18 @@ Record
     or replaced by an older state.
 
 Writing
-    One entry is one record, one write, one fdatasync or a write that is synced by itself ("os": no sync): record n+1 is
-    not begun before record n is durable. In "sync" an append may write zeros over the zeros behind its record first. A
-    new segment: create under its .tmp name, allocate; seal the old one; header, fsync, rename, fsync of the directory;
-    then its first record. The rename replaces an empty segment of that number. So a segment has its header and its
-    whole size as soon as it has its name. The old segment is cut to its records and fsynced (in "os" its data is synced
-    first). So only the last segment can be unfinished, and no segment is sealed without a record. No nonce repeats: a
-    segment is appended to by one opening of the log alone, and by that only until a call fails. After an opening, or a
-    failure, the old records are never written to again, and a new segment has a new id and so a new key. After any
-    failed write or sync the log takes no more writes: the page cache may then differ from the disk, and a second fsync
-    would not tell. A full disk met while a new segment is allocated is different: nothing was written, so the append
-    may be tried again, and an entry that frees space goes to the reserve, a file of zeros that takes the place of the
-    .tmp one. Segments are removed oldest first, each with an fsync of the directory, so that a crash leaves no gap.
+    One entry is one record, one write, one fdatasync ("os": no fdatasync): record n+1 is not begun before record n is
+    durable. In "sync" an append may write zeros over the zeros behind its record first. A new segment: create under its
+    .tmp name, allocate; seal the old one; header, fsync, rename, fsync of the directory; then its first record. The
+    rename replaces an empty segment of that number. So a segment has its header and its whole size as soon as it has
+    its name. The old segment is cut to its records and fsynced (in "os" its data is synced first). So only the last
+    segment can be unfinished, and no segment is sealed without a record. No nonce repeats: a segment is appended to by
+    one opening of the log alone, and by that only until a call fails. After an opening, or a failure, the old records
+    are never written to again, and a new segment has a new id and so a new key. After any failed write or sync the log
+    takes no more writes: the page cache may then differ from the disk, and a second fsync would not tell. A full disk
+    met while a new segment is allocated is different: nothing was written, so the append may be tried again, and an
+    entry that frees space goes to the reserve, a file of zeros that takes the place of the .tmp one. Segments are
+    removed oldest first, each with an fsync of the directory, so that a crash leaves no gap.
 
 Recovery
     Begins at the point of the newest whole snapshot (`haptera.storage.snapshot`), or at segment 1; segments before it

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import select
+import struct
 import subprocess
 import sys
+import weakref
 from typing import TYPE_CHECKING
 
 import pytest
 
+from haptera.storage import io_ring
 from haptera.storage.io_ring import RING_WRITE_MAX, IoRing
 
 if TYPE_CHECKING:
@@ -53,12 +57,31 @@ def test_a_write_stands_in_its_place(ring: IoRing, file: int, *, synced: bool) -
 
 @pytest.mark.parametrize("synced", [True, False])
 def test_the_kernel_is_asked_to_sync_and_never_to_wait_in_the_call(ring: IoRing, file: int, *, synced: bool) -> None:
+    first = ring._number(ring._sq_tail)
     ring.start(file, b"data", 0, synced=synced)
-    # The entry of the submission queue, as linux/io_uring.h has it: IOSQE_ASYNC, and RWF_DSYNC.
-    assert ring._sqes[1] == 1 << 4
-    assert int.from_bytes(ring._sqes[28:32], sys.byteorder) == (2 if synced else 0)
+    # The entries of the submission queue, as linux/io_uring.h has them: IORING_OP_WRITE with IOSQE_ASYNC, and with
+    # IOSQE_IO_LINK and IOSQE_CQE_SKIP_SUCCESS if IORING_OP_FSYNC with IORING_FSYNC_DATASYNC follows.
+    sqes = [ring._sqes[64 * place : 64 * place + 64] for place in (first & 1, first + 1 & 1)]
+    assert list(sqes[0][:2]) == [23, 1 << 4 | (1 << 2 | 1 << 6 if synced else 0)]
+    assert ring._number(ring._sq_tail) == first + (2 if synced else 1)
+    if synced:
+        assert list(sqes[1][:2]) == [3, 1 << 4]
+        assert int.from_bytes(sqes[1][28:32], sys.byteorder) == 1
     ring.wait()
     assert ring.ended()
+
+
+def test_the_sync_is_asked_of_the_file_itself_and_its_error_is_told(ring: IoRing) -> None:
+    reading, writing = os.pipe()
+    with open(reading, "rb"), open(writing, "wb", buffering=0):
+        with pytest.raises(OSError, match="Invalid argument"):
+            os.fdatasync(writing)
+        ring.start(writing, b"data", 0, synced=True)
+        ring.wait()
+        with pytest.raises(OSError, match="Invalid argument"):
+            ring.ended()
+        assert os.read(reading, 5) == b"data"
+        assert not readable(ring)
 
 
 def test_the_descriptor_is_readable_from_the_end_of_a_write_until_it_was_told(ring: IoRing, file: int) -> None:
@@ -107,11 +130,12 @@ def test_a_write_that_fails_says_why_and_the_next_one_is_told_by_itself(ring: Io
 
 
 def test_the_rest_of_a_short_write_is_written_too(ring: IoRing, file: int) -> None:
+    place = ring._cqes + 16 * (ring._number(ring._cq_head) & ring._cq_mask)
     ring.start(file, b"0123456789", 10, synced=True)
     ring.wait()
-    # As if the kernel had written four bytes only.
+    # As if the kernel had written four bytes only, and had not begun the sync.
     os.pwrite(file, b"......", 14)
-    ring._queues[ring._cqes + 8 : ring._cqes + 12] = (4).to_bytes(4, sys.byteorder)
+    ring._queues[place : place + 12] = struct.pack("=Qi", ring._name << 1, 4)
     assert not ring.ended()
     assert ring.busy
     ring.wait()
@@ -157,6 +181,56 @@ def test_a_write_that_cannot_begin_is_not_begun_later(ring: IoRing, file: int, m
     assert os.pread(file, 105, 0) == b"." * 100 + b"data."
 
 
+def test_a_write_that_begins_without_its_sync_is_not_taken_for_a_durable_one(
+    ring: IoRing, file: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call = io_ring._call
+    with monkeypatch.context() as patched:
+        patched.setattr(io_ring, "_call", lambda number, descriptor, _, *rest: call(number, descriptor, 1, *rest))
+        with pytest.raises(OSError, match="temporarily unavailable"):
+            ring.start(file, b"data", 0, synced=True)
+    assert not ring.busy
+    with pytest.raises(OSError, match="temporarily unavailable"):  # its buffer may still be read
+        ring.start(file, b"more", 0, synced=True)
+    assert not ring.ended()
+
+
+def test_a_write_that_a_signal_keeps_from_being_noted_has_begun(
+    ring: IoRing, file: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call = io_ring._call
+
+    def interrupted(*arguments: object) -> None:
+        call(*arguments)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(io_ring, "_call", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            ring.start(file, b"data", 0, synced=True)
+    assert ring.busy
+    ring.wait()
+    assert ring.ended()
+    assert os.pread(file, 5, 0) == b"data."
+
+
+def test_the_kernel_keeps_the_buffer_of_a_ring_that_was_dropped_until_it_has_written(file: int) -> None:
+    opened = IoRing.open()
+    if opened is None:
+        pytest.skip("this system has no io_uring, or forbids it")
+    dropped = weakref.ref(opened)
+    opened.start(file, b"data", 0, synced=True)
+    del opened
+    gc.collect()
+    again = dropped()
+    assert again is not None
+    again.wait()
+    assert again.ended()
+    again.close()
+    del again
+    assert dropped() is None
+
+
 def test_a_forked_child_closes_its_copy_and_leaves_the_write_alone(ring: IoRing, file: int) -> None:
     ring.start(file, b"data", 0, synced=True)
     child = os.fork()
@@ -199,3 +273,25 @@ def test_a_kernel_that_is_too_old_gives_none_and_keeps_no_descriptor(
     monkeypatch.setattr("haptera.storage.io_ring._FEATURES_NEEDED", 1 << 31)
     assert IoRing.open() is None
     assert sum(map(_is_ring, os.listdir("/proc/self/fd"))) == before
+
+
+LIMITED_THREADS = """
+import os, resource, threading
+from haptera.storage.io_ring import IoRing
+if os.getuid() == 0:  # no limit holds for it
+    os.setuid(54321)
+resource.setrlimit(resource.RLIMIT_NPROC, (1, 1))
+try:
+    threading.Thread(target=str).start()
+    print("not limited")
+except RuntimeError:
+    before = os.listdir("/proc/self/fd")
+    print(IoRing.open(), len(os.listdir("/proc/self/fd")) - len(before))
+"""
+
+
+def test_a_process_that_can_have_no_thread_gets_no_ring() -> None:
+    said = subprocess.run([sys.executable, "-c", LIMITED_THREADS], capture_output=True, text=True, check=True).stdout
+    if said == "not limited\n":
+        pytest.skip("this system does not limit the threads of a user")
+    assert said == "None 0\n"
