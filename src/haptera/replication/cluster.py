@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 import msgspec
 
-from haptera.replication.record_writer import PREPARED_MAX
+from haptera.replication.record_writer import NOT_WRITTEN, PREPARED_MAX
 from haptera.storage import LogEntry
 
 if TYPE_CHECKING:
@@ -133,22 +133,27 @@ class ClusterOfOne:
         if record is None:
             self._writer.submit(partial(self._write, entry, lambda: payload, frees))
             return
+        self._prepared = record
         try:
             records.start(record, self._ended)
         except OSError:  # it is short of something, which a thread does without
+            self._prepared = None
             self._writer.submit(partial(self._write_prepared, record))
-        else:
-            self._prepared = record
 
     def _ended(self, error: BaseException | None) -> None:
         """A prepared record is written, or failed."""
         record, self._prepared = self._prepared, None
         assert record is not None
-        failure = self._finish(record, error)
+        undone = isinstance(error, OSError) and error.errno in NOT_WRITTEN
+        failure = None
+        if undone:
+            self._writer.submit(partial(self._write_prepared, record))
+        else:
+            failure = self._finish(record, error)
         for job in self._held:
             self._writer.submit(job)
         self._held.clear()
-        if not self._loop.is_closed():
+        if not undone and not self._loop.is_closed():
             self._written(record.entry, failure, time.perf_counter() - self._started)
 
     def _finish(self, record: PreparedRecord, error: BaseException | None) -> BaseException | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from haptera.storage import RING_WRITE_MAX, IoRing, OsFile
@@ -18,11 +19,16 @@ if TYPE_CHECKING:
 PREPARED_MAX: Final = RING_WRITE_MAX // 2
 
 
+#: Errors that say nothing of the disk: the kernel had no thread for a write, or no memory.
+NOT_WRITTEN: Final = frozenset({errno.ECANCELED, errno.EAGAIN})
+
+
 class RecordWriter(Protocol):
     """Writes one record at a time, beside the loop. Every method is for the loop's thread."""
 
     def start(self, record: PreparedRecord, ended: Callable[[BaseException | None], None]) -> None:
-        """Begin to write a record. ``ended`` is called in a later turn of the loop, with the error if there was one.
+        """Begin to write a record. ``ended`` is called in a later turn of the loop, with the error if there was one:
+        an OSError of `NOT_WRITTEN` where the record was not written and may be written by another.
 
         Raises OSError when the write cannot begin: nothing is written then, and ``ended`` is not called.
         """
@@ -65,8 +71,8 @@ class RingWriter:
     def start(self, record: PreparedRecord, ended: Callable[[BaseException | None], None]) -> None:
         """Have a record of an `OsFile` written."""
         assert isinstance(record.file, OsFile)
+        self._ended = ended  # before the call: a signal may end this method by an exception behind it
         self._ring.start(record.file.fileno(), record.data, record.offset, synced=record.synced)
-        self._ended = ended
 
     def finish(self) -> None:
         """Wait for the kernel, on this thread."""

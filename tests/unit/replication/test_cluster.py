@@ -308,6 +308,39 @@ async def test_the_thread_fails_with_a_record_that_cannot_begin() -> None:
     cluster.close()
 
 
+@pytest.mark.parametrize("number", [errno.ECANCELED, errno.EAGAIN])
+async def test_the_thread_writes_a_record_that_the_kernel_did_not_write(number: int) -> None:
+    cluster = Cluster(records=Records())
+    records = await cluster.begin()
+    cluster.one.propose(1001, lambda: b"second", SIZE)
+    seen = cluster.one.between(lambda: cluster.log.last_index)
+    _, ended = records.begun.popleft()
+    ended(OSError(number, os.strerror(number)))
+    assert (cluster.one.busy, cluster.told) == (True, [(1, b"first")])
+    await cluster.write()
+    assert cluster.told == [(1, b"first"), (2, b"second")]
+    await cluster.write()
+    assert await seen == 2
+    cluster.one.propose(1002, lambda: b"third", SIZE)
+    records.write()
+    assert cluster.replayed() == [b"first", b"second", b"third"]
+
+
+async def test_a_record_that_a_signal_keeps_from_being_noted_is_waited_for_at_the_end() -> None:
+    class Interrupted(Records):
+        def start(self, record: PreparedRecord, ended: Callable[[BaseException | None], None]) -> None:
+            super().start(record, ended)
+            raise KeyboardInterrupt
+
+    cluster = Cluster(records=Interrupted())
+    await cluster.begin()
+    with pytest.raises(KeyboardInterrupt):
+        cluster.one.propose(1001, lambda: b"second", SIZE)
+    cluster.one.close()
+    assert cluster.told == [(1, b"first"), (2, b"second")]
+    assert cluster.replayed() == [b"first", b"second"]
+
+
 async def test_a_payload_that_the_loop_cannot_make_is_told_in_a_later_turn() -> None:
     def fails() -> bytes:
         raise MemoryError
