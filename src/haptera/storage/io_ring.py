@@ -23,12 +23,9 @@ import os
 import select
 import struct
 import sys
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import Any, ClassVar, Final
 
 from haptera import forks
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 __all__ = ["RING_WRITE_MAX", "IoRing"]
 
@@ -62,6 +59,7 @@ _U32: Final = struct.Struct("=I")
 _PARAMETERS: Final = struct.Struct("=10I8IQ8IQ")
 #: io_uring_sqe: operation, flags, priority, descriptor, offset, address, length, flags of the operation, user data.
 _SUBMISSION: Final = struct.Struct("=BBHiQQIIQ24x")
+_SQE_SIZE: Final = 64
 #: io_uring_cqe: user data, result, flags.
 _COMPLETION: Final = struct.Struct("=QiI")
 
@@ -91,7 +89,7 @@ class IoRing:
         self._queues = mmap.mmap(
             descriptor, max(self._sq_array + 4 * submissions, self._cqes + _COMPLETION.size * completions)
         )
-        self._sqes = mmap.mmap(descriptor, _SUBMISSION.size * submissions, offset=_OFF_SQES)
+        self._sqes = mmap.mmap(descriptor, _SQE_SIZE * submissions, offset=_OFF_SQES)
         self._sq_mask = self._number(sq_mask)
         self._cq_mask = self._number(cq_mask)
         for place in range(submissions):
@@ -137,7 +135,8 @@ class IoRing:
     def start(self, descriptor: int, data: bytes, offset: int, *, synced: bool) -> None:
         """Begin to write ``data``, at most `RING_WRITE_MAX` bytes, at ``offset`` of a file, and to sync what it wrote.
 
-        Raises OSError when it cannot begin; nothing is written then.
+        Raises OSError when it cannot begin: nothing is written then, or these bytes at most, so that another may write
+        them.
         """
         assert not self.busy, "one write at a time"
         size = len(data)
@@ -202,7 +201,8 @@ class IoRing:
         poll = select.poll()
         poll.register(self._descriptor, select.POLLIN)
         try:
-            self._enter([(_OP_NOP, _SQE_ASYNC, 0, 0, 0, 0, 0, 0, 0)])
+            _SUBMISSION.pack_into(self._sqes, 0, _OP_NOP, _SQE_ASYNC, 0, 0, 0, 0, 0, 0, 0)
+            self._enter(0, 1)
         except OSError:
             return False
         if not poll.poll(_WORKER_MS):
@@ -217,13 +217,18 @@ class IoRing:
         self.busy = True
         self._writing.add(self)
         self._name = self._name + 1 & 0xFFFF_FFFF
+        name, sqes, mask = self._name << 1, self._sqes, self._sq_mask
+        tail = self._number(self._sq_tail)
         address, size = self._address + self._start, self._end - self._start
         flags = _SQE_ASYNC | _SQE_LINK_SKIP if self._synced else _SQE_ASYNC
-        requests = [(_OP_WRITE, flags, 0, self._file, self._offset, address, size, 0, self._name << 1)]
+        _SUBMISSION.pack_into(
+            sqes, (tail & mask) * _SQE_SIZE, _OP_WRITE, flags, 0, self._file, self._offset, address, size, 0, name
+        )
         if self._synced:
-            requests.append((_OP_FSYNC, _SQE_ASYNC, 0, self._file, 0, 0, 0, _FSYNC_DATASYNC, self._name << 1 | 1))
+            place = (tail + 1 & mask) * _SQE_SIZE
+            _SUBMISSION.pack_into(sqes, place, _OP_FSYNC, _SQE_ASYNC, 0, self._file, 0, 0, 0, _FSYNC_DATASYNC, name | 1)
         try:
-            self._enter(requests)
+            self._enter(tail, 2 if self._synced else 1)
         except OSError:
             self._leave()
             raise
@@ -232,16 +237,13 @@ class IoRing:
         self.busy = False
         self._writing.discard(self)
 
-    def _enter(self, requests: Sequence[tuple[int, ...]]) -> None:
-        """Have the kernel begin all of the requests. Raises OSError when it does not."""
+    def _enter(self, tail: int, count: int) -> None:
+        """Have the kernel begin the requests in so many places from ``tail`` on. Raises OSError when it does not."""
         if self._broken:
             raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
-        tail = self._number(self._sq_tail)
-        for number, request in enumerate(requests):
-            _SUBMISSION.pack_into(self._sqes, (tail + number & self._sq_mask) * _SUBMISSION.size, *request)
-        _U32.pack_into(self._queues, self._sq_tail, tail + len(requests) & 0xFFFF_FFFF)
-        begun = _call(_IO_URING_ENTER, self._descriptor, len(requests), 0, 0, None, 0)
-        if begun != len(requests):
+        _U32.pack_into(self._queues, self._sq_tail, tail + count & 0xFFFF_FFFF)
+        begun = _call(_IO_URING_ENTER, self._descriptor, count, 0, 0, None, 0)
+        if begun != count:
             number = ctypes.get_errno() if begun < 0 else errno.EAGAIN
             self._broken = begun > 0  # a write without its sync, which is told or not: another writer writes the same
             # Else the next call would begin the rest of these as well.
