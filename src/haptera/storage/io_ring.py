@@ -1,10 +1,13 @@
 """A write that Linux does beside the calling thread: io_uring, with one write at a time.
 
 A thread that waits for the disk costs each write some ten hand-overs of Python's interpreter between two threads. Here
-one system call starts a write and, linked to it, the fdatasync behind it. A thread of the kernel waits for the disk,
-and the ring's descriptor becomes readable at the end. Everything is asked of the kernel's thread (IOSQE_ASYNC), so that
-the call which starts a write never waits for a disk. The sync is a request of its own because some file systems leave
-one undone that is a flag of the write (RWF_DSYNC): 9p, and FUSE without a cache.
+one system call starts a write together with its sync, a thread of the kernel waits for the disk, and the ring's
+descriptor becomes readable at the end. Everything is asked of the kernel's thread (IOSQE_ASYNC), so that the call which
+starts a write never waits for a disk.
+
+The sync is a flag of the write (RWF_DSYNC) on file systems that are known to do it. 9p, and FUSE without a cache, leave
+it undone. So all others get an fdatasync of its own, linked to the write, for which the kernel wakes the waiting loop
+once more: some ten microseconds.
 
 Linux 5.17 is the first that ends a write without a word where a sync follows (IOSQE_CQE_SKIP_SUCCESS), which would wake
 the loop for nothing. Before 5.12 the kernel's thread was none of the process's: a write could outlive the process, and
@@ -49,6 +52,12 @@ _SQE_ASYNC: Final = 1 << 4
 #: The next request begins when this one has succeeded, which alone is told then. A failure is told in its place.
 _SQE_LINK_SKIP: Final = 1 << 2 | 1 << 6
 _FSYNC_DATASYNC: Final = 1 << 0
+_RWF_DSYNC: Final = 2
+
+#: The first field of statfs for file systems that sync a write of that flag: ext4, xfs, btrfs, f2fs.
+_SYNCING: Final = frozenset({0xEF53, 0x58465342, 0x9123683E, 0xF2F52010})
+#: Bytes that hold a statfs of any processor.
+_STATFS_SIZE: Final = 256
 
 #: Milliseconds in which the kernel must have made its thread: it takes less than one of them.
 _WORKER_MS: Final = 1000
@@ -67,10 +76,12 @@ _COMPLETION: Final = struct.Struct("=QiI")
 _call: Final[Any] = ctypes.CDLL(None, use_errno=True).syscall
 _call.argtypes = [ctypes.c_long, *[ctypes.c_void_p] * 6]
 _call.restype = ctypes.c_long
+_fstatfs: Final[Any] = ctypes.CDLL(None, use_errno=True).fstatfs
+_fstatfs.argtypes = [ctypes.c_int, ctypes.c_void_p]
 
 
 class IoRing:
-    """A ring of the kernel's for one write at a time. Every method is for one thread.
+    """A ring of the kernel's for one write at a time, to files of one file system. Every method is for one thread.
 
     It belongs to the process that opened it: in a forked child it is closed.
     """
@@ -100,7 +111,9 @@ class IoRing:
         self._offset = 0  # in the file, of the bytes that are being written
         self._start = 0  # of the same bytes in the buffer
         self._end = 0
-        self._synced = False
+        self._flags = 0
+        self._linked = False  # whether a sync of its own follows the write
+        self._syncing = False  # whether the file system does a sync that is a flag of the write
         self._name = 0  # of what was asked for last, by which its end is known
         self._broken = False  # whether the kernel began a write and not its sync
         forks.watch(self)
@@ -143,7 +156,11 @@ class IoRing:
         if size > RING_WRITE_MAX:
             raise OSError(errno.EMSGSIZE, os.strerror(errno.EMSGSIZE))
         self._buffer[:size] = data
-        self._file, self._offset, self._start, self._end, self._synced = descriptor, offset, 0, size, synced
+        if descriptor != self._file:
+            self._syncing = self._syncs_writes(descriptor)
+        self._file, self._offset, self._start, self._end = descriptor, offset, 0, size
+        self._flags = _RWF_DSYNC if synced and self._syncing else 0
+        self._linked = synced and not self._flags
         self._begin()
 
     def ended(self) -> bool:
@@ -168,7 +185,7 @@ class IoRing:
             self._offset += result
             if self._start < self._end:
                 self._begin()
-            if self._synced or self._start < self._end:
+            if self._linked or self._start < self._end:
                 return False
         self._leave()
         return True
@@ -220,18 +237,36 @@ class IoRing:
         name, sqes, mask = self._name << 1, self._sqes, self._sq_mask
         tail = self._number(self._sq_tail)
         address, size = self._address + self._start, self._end - self._start
-        flags = _SQE_ASYNC | _SQE_LINK_SKIP if self._synced else _SQE_ASYNC
+        how = _SQE_ASYNC | _SQE_LINK_SKIP if self._linked else _SQE_ASYNC
         _SUBMISSION.pack_into(
-            sqes, (tail & mask) * _SQE_SIZE, _OP_WRITE, flags, 0, self._file, self._offset, address, size, 0, name
+            sqes,
+            (tail & mask) * _SQE_SIZE,
+            _OP_WRITE,
+            how,
+            0,
+            self._file,
+            self._offset,
+            address,
+            size,
+            self._flags,
+            name,
         )
-        if self._synced:
+        if self._linked:
             place = (tail + 1 & mask) * _SQE_SIZE
             _SUBMISSION.pack_into(sqes, place, _OP_FSYNC, _SQE_ASYNC, 0, self._file, 0, 0, 0, _FSYNC_DATASYNC, name | 1)
         try:
-            self._enter(tail, 2 if self._synced else 1)
+            self._enter(tail, 2 if self._linked else 1)
         except OSError:
             self._leave()
             raise
+
+    def _syncs_writes(self, descriptor: int) -> bool:
+        """Whether the file system is known to sync a write that has the flag for it."""
+        status = ctypes.create_string_buffer(_STATFS_SIZE)
+        if _fstatfs(descriptor, ctypes.addressof(status)) != 0:
+            return False
+        # A long, but an int on S/390, which has it in the other half: it is taken for an unknown file system there.
+        return ctypes.c_long.from_buffer(status).value & 0xFFFF_FFFF in _SYNCING
 
     def _leave(self) -> None:
         self.busy = False

@@ -55,20 +55,36 @@ def test_a_write_stands_in_its_place(ring: IoRing, file: int, *, synced: bool) -
         assert os.pread(file, len(data) + 1, 100 * number) == data + b"."
 
 
-@pytest.mark.parametrize("synced", [True, False])
-def test_the_kernel_is_asked_to_sync_and_never_to_wait_in_the_call(ring: IoRing, file: int, *, synced: bool) -> None:
+@pytest.mark.parametrize(
+    ("synced", "known", "how", "flag"), [(True, True, 16, 2), (True, False, 84, 0), (False, True, 16, 0)]
+)
+def test_the_kernel_is_asked_to_sync_and_never_to_wait_in_the_call(
+    ring: IoRing, file: int, monkeypatch: pytest.MonkeyPatch, *, synced: bool, known: bool, how: int, flag: int
+) -> None:
+    monkeypatch.setattr(IoRing, "_syncs_writes", lambda *_: known)
     first = ring._number(ring._sq_tail)
     ring.start(file, b"data", 0, synced=synced)
-    # The entries of the submission queue, as linux/io_uring.h has them: IORING_OP_WRITE with IOSQE_ASYNC, and with
-    # IOSQE_IO_LINK and IOSQE_CQE_SKIP_SUCCESS if IORING_OP_FSYNC with IORING_FSYNC_DATASYNC follows.
+    # The entries of the submission queue, as linux/io_uring.h has them: IORING_OP_WRITE with IOSQE_ASYNC and RWF_DSYNC;
+    # or with IOSQE_IO_LINK and IOSQE_CQE_SKIP_SUCCESS, and behind it IORING_OP_FSYNC with IORING_FSYNC_DATASYNC.
     sqes = [ring._sqes[64 * place : 64 * place + 64] for place in (first & 1, first + 1 & 1)]
-    assert list(sqes[0][:2]) == [23, 1 << 4 | (1 << 2 | 1 << 6 if synced else 0)]
-    assert ring._number(ring._sq_tail) == first + (2 if synced else 1)
-    if synced:
-        assert list(sqes[1][:2]) == [3, 1 << 4]
-        assert int.from_bytes(sqes[1][28:32], sys.byteorder) == 1
+    assert (list(sqes[0][:2]), int.from_bytes(sqes[0][28:32], sys.byteorder)) == ([23, how], flag)
+    linked = how != 16
+    assert ring._number(ring._sq_tail) == first + 1 + linked
+    if linked:
+        assert (list(sqes[1][:2]), int.from_bytes(sqes[1][28:32], sys.byteorder)) == ([3, 16], 1)
     ring.wait()
     assert ring.ended()
+
+
+def test_a_file_system_is_known_by_its_number(ring: IoRing, file: int) -> None:
+    command = ["stat", "-f", "-c", "%t", f"/proc/self/fd/{file}"]
+    said = subprocess.run(command, check=True, pass_fds=[file], capture_output=True).stdout
+    assert ring._syncs_writes(file) == (int(said, 16) in io_ring._SYNCING)
+    reading, writing = os.pipe()
+    assert not ring._syncs_writes(writing)
+    os.close(reading)
+    os.close(writing)
+    assert not ring._syncs_writes(writing)
 
 
 def test_the_sync_is_asked_of_the_file_itself_and_its_error_is_told(ring: IoRing) -> None:
@@ -129,7 +145,11 @@ def test_a_write_that_fails_says_why_and_the_next_one_is_told_by_itself(ring: Io
     assert os.pread(file, 5, 0) == b"data."
 
 
-def test_the_rest_of_a_short_write_is_written_too(ring: IoRing, file: int) -> None:
+@pytest.mark.parametrize("known", [True, False])
+def test_the_rest_of_a_short_write_is_written_too(
+    ring: IoRing, file: int, monkeypatch: pytest.MonkeyPatch, *, known: bool
+) -> None:
+    monkeypatch.setattr(IoRing, "_syncs_writes", lambda *_: known)
     place = ring._cqes + 16 * (ring._number(ring._cq_head) & ring._cq_mask)
     ring.start(file, b"0123456789", 10, synced=True)
     ring.wait()
@@ -186,6 +206,7 @@ def test_a_write_that_begins_without_its_sync_is_not_taken_for_a_durable_one(
 ) -> None:
     call = io_ring._call
     with monkeypatch.context() as patched:
+        patched.setattr(IoRing, "_syncs_writes", lambda *_: False)
         patched.setattr(io_ring, "_call", lambda number, descriptor, _, *rest: call(number, descriptor, 1, *rest))
         with pytest.raises(OSError, match="temporarily unavailable"):
             ring.start(file, b"data", 0, synced=True)
