@@ -18,6 +18,10 @@ BATCH_MAX: Final = 16
 BATCH_UNANSWERED_MAX: Final = 64
 #: As few are one batch in every turn of the loop: it is no more than either of them, or than a connection's part.
 BATCH_MIN: Final = 16
+#: Requests of one turn of the loop that leave together while the turn makes more of them. Of fifty in one write at its
+#: end the first would wait for the last, and the two sides would take turns. Fewer cost both sides more system calls
+#: than the time that they win.
+REQUESTS_PER_WRITE: Final = 16
 #: Bytes of one write to the transport: enough to fill a socket, little enough that a PING need not wait for it.
 WRITE_SIZE: Final = 256 * 1024
 #: The transport asks to pause above the first and to go on below the second: with a write that did not fit, almost

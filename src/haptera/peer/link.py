@@ -18,6 +18,7 @@ from haptera.peer.end_reasons import describe_end, log_end, log_opening
 from haptera.peer.event_log import EventLog, guard
 from haptera.peer.limits import (
     READ_SIZE_SMALL,
+    REQUESTS_PER_WRITE,
     TRANSPORT_HIGH,
     TRANSPORT_LOW,
     UNWRITTEN_MAX,
@@ -56,6 +57,7 @@ class Link(asyncio.Protocol):
         "_on_close",
         "_paused",
         "_reading",
+        "_requests",
         "_timers",
         "_when_writable",
         "above",
@@ -121,6 +123,7 @@ class Link(asyncio.Protocol):
         self._gathers = False
         self._flushing = False
         self._reading = False
+        self._requests = 0  # scheduled since the last write
         self._when_writable: list[Callable[[], None]] = []
         self._on_close: list[Callable[[], None]] = []
         self._timers = Timers(self, write_timeout_s)
@@ -242,6 +245,21 @@ class Link(asyncio.Protocol):
             self._flushing = True
             self.loop.call_soon(self.flush)
 
+    def schedule_request(self) -> None:
+        """Write a request as ``schedule_flush`` does, or now with the others before it, if they are enough for a write.
+
+        The other side works on them while this one makes its further calls. Two writes are left as they are: that of a
+        read, at its end, and that of HELLO with the first flight.
+        """
+        if not self._flushing:
+            self.schedule_flush()
+        self._requests += 1
+        if self._requests < REQUESTS_PER_WRITE or self._reading:
+            return
+        transport = self.transport
+        if transport is not None and self.ending is None and self.established:
+            self._write(transport)  # the flush that is scheduled does the rest of its work
+
     def send_now(self) -> None:
         """Write at once, because no more bytes are expected in this turn: that saves a turn of the loop."""
         transport = self.transport
@@ -283,6 +301,7 @@ class Link(asyncio.Protocol):
 
     def _write(self, transport: asyncio.Transport) -> None:
         """Hand the transport the bytes that may leave now, unless it takes no more."""
+        self._requests = 0
         if not self._paused:
             pieces = self.connection.pieces_to_send(WRITE_SIZE)
             if len(pieces) > 1 and self._gathers:

@@ -146,7 +146,7 @@ class Caller:
                 if self._one_by_one > _ONE_BY_ONE_MIN:
                     link.send_now()
                 else:
-                    link.schedule_flush()
+                    link.schedule_request()
             elif self._connection.going_away:
                 self.refuse(call)
             else:
@@ -228,12 +228,12 @@ class Caller:
     def _begin_late(self, call: Call) -> None:
         if self._unsent.pop(call.number, None) is None:
             self._send(call, None)
-            self._link.schedule_flush()
+            self._link.schedule_request()
             return
         left = call.due - self._loop.time()
         if left > 0:
             self._send(call, left)
-            self._link.schedule_flush()
+            self._link.schedule_request()
             self._deadlines.add(call.stream, call.due)
         else:
             call.set_exception(failure(Code.DEADLINE_EXCEEDED, outcome="not_applied").exception())

@@ -1,9 +1,9 @@
 """The thread with the event loop of all synchronous objects of a process, and the way of a call to it and back.
 
 The wire machine is asyncio's, and stays so. A thread that calls hands a coroutine over and waits at a lock. The loop is
-woken once for all calls that have come meanwhile, so calls of many threads leave in one write, as those of many tasks
-do. The loop has a thread of its own, because leases, copies and watches go on between two calls; and because the
-handlers of signals run in the main thread, where an exception of theirs would come in the middle of a turn.
+woken once for all calls that have come meanwhile, so calls of many threads leave together, as those of many tasks do.
+The loop has a thread of its own, because leases, copies and watches go on between two calls; and because the handlers
+of signals run in the main thread, where an exception of theirs would come in the middle of a turn.
 """
 
 from __future__ import annotations

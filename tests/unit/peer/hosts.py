@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from haptera import Peer, Request, Server, Service, dial, listen, method
 from haptera.peer import link_of
 from haptera.testing import ConnectedPeers, connected_peers
+from haptera.wire.frame import HEADER, FrameType
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -189,3 +190,39 @@ async def items_of(*items: bytes) -> AsyncIterator[bytes]:
     """The items, as a source for a call."""
     for item in items:
         yield item
+
+
+class Writes:
+    """A transport that keeps what is written to it, and passes it on."""
+
+    def __init__(self, peer: Peer) -> None:
+        link = link_of(peer)
+        assert link.transport is not None
+        self.transport = link.transport
+        self.pieces: list[bytes] = []
+        self.unsent_before: list[int] = []
+        link.transport = cast("asyncio.Transport", self)
+
+    def write(self, data: bytes) -> None:
+        self.unsent_before.append(self.transport.get_write_buffer_size())
+        self.pieces.append(bytes(data))
+        self.transport.write(data)
+
+    def writelines(self, pieces: Sequence[bytes]) -> None:
+        self.write(b"".join(pieces))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.transport, name)
+
+    def requests(self) -> list[int]:
+        """How many requests began in each write that had any; from here on it counts afresh."""
+        counts = []
+        for piece in self.pieces:
+            count = place = 0
+            while place < len(piece):
+                _, _, type_, _, metadata_size, _, payload_size, _, _ = HEADER.unpack_from(piece, place)
+                count += type_ == FrameType.REQUEST
+                place += HEADER.size + metadata_size + payload_size
+            counts.append(count)
+        self.pieces.clear()
+        return [count for count in counts if count]

@@ -325,8 +325,10 @@ async def test_a_large_batch_is_no_more_than_the_turn_of_the_loop_has_room_for()
     async with pair(service) as (peer, other):
         calls = [peer.request("batches", "x", b"", timeout=None)]
         await turns()
+        link_of(peer).pause_writing()
         calls += [peer.request("batches", "x", b"", timeout=None) for _ in range(2 * BATCH_MAX)]
         arriving = connection_of(peer).data_to_send(MIB)
+        link_of(peer).resume_writing()
         link_of(other).round.spend(TURN_MAX - 3 * BATCH_MAX)  # of which the frames that are read take a part
         link_of(other).data_received(arriving)
         assert [len(batch) for batch in service.batches] == [1, BATCH_MAX]

@@ -17,7 +17,7 @@ class PipelineCalls(Calling):
         """Collect calls and send them together: ``async with db.pipeline() as p``.
 
         Each call of the block, such as ``p.get("a")``, gives a `Pending`, whose ``result()`` is there behind the block.
-        The calls leave in their order in one write, and are answered one by one: they are no transaction. For changes
+        The calls leave in their order, all together, and are answered one by one: they are no transaction. For changes
         that have to happen together, or not at all, there are `transact` and `transaction`.
 
             >>> async with db.pipeline() as p:

@@ -15,6 +15,7 @@ import haptera
 from haptera import Request, Service
 from haptera.errors import Code, failure
 from haptera.peer import link_of
+from tests.unit.peer.hosts import Writes, eventually
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -83,6 +84,15 @@ async def test_the_calls_of_a_pipeline_are_sent_before_the_first_is_answered_and
         for request in reversed(store.waiting):
             request.respond(encode([decode(request.payload)[0].encode(), 1, None]))
         assert await piping == [b"k0", b"k1", b"k2", b"k3", b"k4"]
+
+
+async def test_the_calls_of_a_pipeline_leave_16_at_a_time() -> None:
+    async with served(Store()) as db:
+        connector = db._channel._connector  # type: ignore[attr-defined]
+        await eventually(lambda: connector.peer)
+        written = Writes(connector.peer)
+        assert await piped_values(db, 50) == [b"k%d" % number for number in range(50)]
+        assert written.requests() == [16, 16, 16, 2]
 
 
 async def test_a_pipeline_that_is_cancelled_cancels_its_calls_at_the_other_side() -> None:
