@@ -181,7 +181,7 @@ class AnswerReceiver:
         all else about them.
         """
         streams, calls, layouts, unusual = self._streams, self._calls, self._layouts, _UNUSUAL_FLAGS | refused_flags
-        events, message_max = streams.events, self._message_max
+        events, message_max, end_change = streams.events, self._message_max, streams.changes.end
         for place in range(start, len(frames)):
             frame = frames[place]
             metadata, payload = frame.metadata, frame.payload
@@ -197,7 +197,13 @@ class AnswerReceiver:
                 or (entries := layout.read(metadata)) is None
             ):
                 return place
-            streams.end_call(stream)
+            if stream.made_sending is None:
+                # As ``end_call``, without a call for each.
+                del calls[stream.id]
+                if stream.change:
+                    end_change(stream.id)
+            else:
+                streams.end_call(stream)
             events.append(ResponseReceived(stream.id, payload, entries))
         return len(frames)
 

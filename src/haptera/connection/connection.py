@@ -84,6 +84,7 @@ class Connection:
         "take_writable",
         "try_item",
         "try_items",
+        "try_request",
     )
 
     def __init__(self, role: Role, config: Config, now: float, process_budget: Budget | None = None) -> None:
@@ -109,6 +110,7 @@ class Connection:
         flies = role is Role.DIALER and config.flies and not config.signs
         self._requester = Requester(streams, heads, flies=flies)
         self.request: Final = self._requester.request
+        self.try_request: Final = self._requester.try_request
         self.authenticate: Final = self._requester.authenticate
         self.can_request: Final = self._requester.can_request
         self.finish: Final = self._requester.finish

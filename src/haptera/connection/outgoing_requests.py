@@ -105,18 +105,38 @@ class Requester:
         streaming: bool = False,
         entries: bytes = b"",
     ) -> int:
-        """Open a stream with a REQUEST and return its id.
+        """Open a stream with a REQUEST and return its id, as ``try_request`` does.
+
+        Raises ``LocalProtocolError`` 1014 if one of the sides is going away, 3007 if ``can_request`` is false for
+        another reason.
+        """
+        stream = self.try_request(service, method, payload, request_id=request_id, streaming=streaming, entries=entries)
+        if not stream:
+            self._refuse()
+        return stream
+
+    def try_request(
+        self,
+        service: str,
+        method: str,
+        payload: bytes,
+        *,
+        request_id: bytes | None = None,
+        streaming: bool = False,
+        entries: bytes = b"",
+    ) -> int:
+        """Open a stream with a REQUEST and return its id; 0 if ``can_request`` is false.
 
         A ``request_id``, 16 bytes, makes it a change: every few of them tell which answers have been read. ``entries``
         are further metadata entries, encoded. Raises ``LocalProtocolError`` 3004 if the payload is larger than the peer
-        takes, 1014 if one of the sides is going away, 3007 if ``can_request`` is false for another reason.
+        takes.
         """
         size = len(payload)
         streams, heads, outbox, calls = self._streams, self._heads, self._outbox, self._calls
         whole = size <= outbox.whole_max
         usual = whole and len(calls) < self._calls_max and not streams.going_away
         if not usual and not self.can_request(size):
-            self._refuse()
+            return 0
         route = heads.routes.get((service, method)) or heads.route(service, method)
         flags = STREAMING if streaming else 0
         if request_id is not None:

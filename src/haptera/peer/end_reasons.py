@@ -6,13 +6,13 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
-from haptera.errors import Code, ConnectionLost, Failure, describe
+from haptera.errors import Code, ConnectionLost, Failure, Outcome, describe
 from haptera.peer.event_log import EventLog, shortened
 from haptera.transport import TlsFailed
 from haptera.wire import ForeignBytes
 
 if TYPE_CHECKING:
-    from haptera.connection import Closed
+    from haptera.connection import Closed, Connection
 
 #: Makes the fields of a line about a connection, with named ones added.
 Fields = Callable[..., dict[str, Any]]
@@ -58,6 +58,14 @@ def describe_end(
     ending = ConnectionLost(message, failure=said)
     ending.__cause__ = event.error or cause
     return ending
+
+
+def outcome_of_sent(event: Closed, cause: Exception | None, connection: Connection) -> Outcome:
+    """Return the outcome of calls that were sent. ``cause`` is as for `describe_end`."""
+    # A handshake that was refused applied nothing; one that this side refuses may have.
+    told = event.failure is not None or (isinstance(cause, TlsFailed) and cause.in_handshake)
+    refused = not connection.admitted and (told or not connection.first_flight)
+    return "not_applied" if refused else "unknown"
 
 
 def log_opening(log: EventLog, fields: Fields) -> None:

@@ -113,6 +113,8 @@ class EventRouter:
         requests: list[RequestReceived] = []  # those in a row are added together
         if events and set(map(type, events)) == _REQUESTS:
             requests, events = cast("list[RequestReceived]", events), ()
+        elif caller.calls and (ended := caller.end_first(events)):
+            events = events[ended:]
         for event in events:
             # The two usual ones first.
             if type(event) is RequestReceived:

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from threading import get_ident
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from haptera import forks
 from haptera.connection import HELD_MIN, Closed, Connection, PackedItem
 from haptera.errors import ConnectionLost, Failure, Outcome, ProtocolError
 from haptera.peer.closing import Closing
-from haptera.peer.end_reasons import describe_end, log_end, log_opening
+from haptera.peer.end_reasons import describe_end, log_end, log_opening, outcome_of_sent
 from haptera.peer.event_log import EventLog, guard
 from haptera.peer.limits import (
     READ_SIZE_SMALL,
@@ -30,7 +29,6 @@ from haptera.peer.timers import Timers
 from haptera.transport import (
     READ_SIZE_MAX,
     Home,
-    TlsFailed,
     TlsSession,
     TlsTransport,
     gathers,
@@ -41,9 +39,6 @@ from haptera.transport import (
 
 if TYPE_CHECKING:
     from haptera.peer.event_router import EventRouter
-
-#: The value that an authentication outside TLS is bound to.
-NO_BINDING: Final = bytes(32)
 
 
 class Link(asyncio.Protocol):
@@ -152,8 +147,8 @@ class Link(asyncio.Protocol):
 
     @property
     def binding(self) -> bytes:
-        """The value C that an authentication is bound to (spec/protocol.md, section 5.1)."""
-        return NO_BINDING if self.tls is None else self.tls.binding
+        """The value C that an authentication is bound to (spec/protocol.md, section 5.1), 32 zero bytes outside TLS."""
+        return bytes(32) if self.tls is None else self.tls.binding
 
     def log_fields(self, **fields: Any) -> dict[str, Any]:
         """Return the fields of a log line about this connection, with ``fields`` added."""
@@ -256,9 +251,8 @@ class Link(asyncio.Protocol):
         self._requests += 1
         if self._requests < REQUESTS_PER_WRITE or self._reading:
             return
-        transport = self.transport
-        if transport is not None and self.ending is None and self.established:
-            self._write(transport)  # the flush that is scheduled does the rest of its work
+        if self.transport is not None and self.ending is None and self.established:
+            self._write(self.transport)  # the flush that is scheduled does the rest of its work
 
     def send_now(self) -> None:
         """Write at once, because no more bytes are expected in this turn: that saves a turn of the loop."""
@@ -389,13 +383,6 @@ class Link(asyncio.Protocol):
 
     # -- the end ----------------------------------------------------------------------------------------------------
 
-    def check_alive(self) -> None:
-        """Raise ``ConnectionLost`` if the connection is over, ``WrongLoop`` in another thread than its own."""
-        if get_ident() != self.home.thread:
-            self.home.check()
-        if self.ending is not None:
-            raise self.lost_error("unknown")
-
     def lost_error(self, outcome: Outcome) -> ConnectionLost:
         """Return the error of the calls that were under way when the connection ended."""
         assert self.ending is not None
@@ -445,10 +432,7 @@ class Link(asyncio.Protocol):
         if not self.ready.done():
             self.ready.set_exception(self.lost_error("not_applied"))
             self.ready.exception()  # it is no loss if no task waits for it
-        # A handshake that was refused applied nothing; one that this side refuses may have.
-        told = event.failure is not None or (isinstance(cause, TlsFailed) and cause.in_handshake)
-        refused = not self.admitted and (told or not self.connection.first_flight)
-        self.above.ended("not_applied" if refused else "unknown")
+        self.above.ended(outcome_of_sent(event, cause, self.connection))
         self._when_writable.clear()
         found_fault = event.error is not None and event.failure is None
         self._timers.stop()

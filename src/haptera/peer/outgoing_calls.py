@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
-from collections.abc import AsyncIterable, Container
+from collections.abc import AsyncIterable, Container, Sequence
 from typing import TYPE_CHECKING, Final
 
-from haptera.connection import PackedItem, Role
+from haptera.connection import PackedItem, ResponseReceived, Role
 from haptera.errors import Code, LocalProtocolError, Outcome, failure
 from haptera.peer.call import Answer, Call, as_bytes
 from haptera.peer.deadlines import Deadlines
@@ -19,6 +19,7 @@ from haptera.transport import running_loop
 from haptera.wire import Tag
 
 if TYPE_CHECKING:
+    from haptera.connection import Event
     from haptera.peer.item_queue import Items
     from haptera.peer.link import Link
     from haptera.peer.telemetry import Telemetry
@@ -137,10 +138,8 @@ class Caller:
                 trace = self.telemetry.begin_call(call)
                 if trace is not None and self.sends_traces:
                     call.add_entries(trace.entries())
-            size = len(call.payload)
-            if not self.waits and self._connection.can_request(size):
-                self._one_by_one = 0 if self.calls else self._one_by_one + 1
-                self._send(call, timeout)
+            self._one_by_one = 0 if self.calls else self._one_by_one + 1
+            if not self.waits and self._send(call, timeout):
                 if timeout is not None:
                     self._deadlines.add(call.stream, self._loop.time() + timeout)
                 if self._one_by_one > _ONE_BY_ONE_MIN:
@@ -150,7 +149,7 @@ class Caller:
             elif self._connection.going_away:
                 self.refuse(call)
             else:
-                self._enqueue(call, size, timeout)
+                self._enqueue(call, len(call.payload), timeout)
         return call
 
     @staticmethod
@@ -159,14 +158,15 @@ class Caller:
         call.set_result(Answer(b"", failure(Code.GOING_AWAY, outcome="not_applied")))
         call.wake()
 
-    def _send(self, call: Call, timeout: float | None) -> None:
+    def _send(self, call: Call, timeout: float | None) -> bool:
+        """Send a call, if it can be sent now."""
         service, method, entries = call.route
         if timeout is not None and self.sends_deadlines:
             if timeout != self._usual_timeout:
                 self._usual_timeout, self._usual_entry = timeout, encode_timeout(timeout)
             entries += self._usual_entry
         items = call.items
-        stream = self._connection.request(
+        stream = self._connection.try_request(
             service,
             method,
             call.payload,
@@ -174,11 +174,14 @@ class Caller:
             streaming=items is not None and items.sends,
             entries=entries,
         )
+        if not stream:
+            return False
         call.stream = stream
         call.payload = b""  # the connection has it for as long as it is needed
         self.calls[stream] = call
         if items is not None:
             items.open_room()
+        return True
 
     def _enqueue(self, call: Call, size: int, timeout: float | None) -> None:
         if self._waiting is None or self._waiting_large is None:
@@ -251,6 +254,23 @@ class Caller:
         """The other side takes no more requests: unsent calls can be sent elsewhere."""
         for call in self._take_waiting():
             self.refuse(call)
+
+    def end_first(self, events: Sequence[Event]) -> int:
+        """End the calls whose answers stand in a row at the beginning of ``events``; return how many events these are.
+
+        Most events of a caller are such answers. All are taken in one loop, because a call of a function for each costs
+        as much as its work.
+        """
+        calls = self.calls
+        for place, event in enumerate(events):
+            if type(event) is not ResponseReceived:
+                return place
+            call = calls.pop(event.stream, None)
+            if call is not None and not call.done():
+                call.set_result(Answer(event.payload, None, event.entries))
+                if call.items is not None:
+                    call.items.wake()
+        return len(events)
 
     def end(self, stream: int, answer: Answer) -> None:
         """A call has its answer."""

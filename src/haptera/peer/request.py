@@ -16,6 +16,7 @@ from haptera.wire import Tag
 if TYPE_CHECKING:
     from haptera.peer.dispatcher import Dispatcher
     from haptera.peer.item_queue import Items
+    from haptera.peer.link import Link
     from haptera.peer.peer import Peer
 else:
     Dispatcher = object  # ``help`` and ``inspect.signature`` look the types of the struct's fields up
@@ -137,7 +138,7 @@ class Request(msgspec.Struct, eq=False, weakref=True):
         """
         payload = item if type(item) is bytes else as_bytes(item)
         link = self._responder.link
-        link.check_alive()
+        _check_alive(link)
         room = not self.cancelled and link.connection.send_item(self.stream, payload)
         link.schedule_flush()
         if not room:
@@ -150,7 +151,7 @@ class Request(msgspec.Struct, eq=False, weakref=True):
         be kept in memory meanwhile. Raises as ``send`` does.
         """
         link = self._responder.link
-        link.check_alive()
+        _check_alive(link)
         if self.cancelled or not link.connection.ask_room(self.stream):
             await self._wait_room(link.connection.ask_room)
 
@@ -160,7 +161,7 @@ class Request(msgspec.Struct, eq=False, weakref=True):
         This is for an item that has the more in it the later it is made. Raises as ``send`` does.
         """
         link = self._responder.link
-        link.check_alive()
+        _check_alive(link)
         if self.cancelled or not link.connection.ask_left(self.stream):
             await self._wait_room(link.connection.ask_left)
 
@@ -220,7 +221,7 @@ class Request(msgspec.Struct, eq=False, weakref=True):
         link = self._responder.link
         while True:
             await items.wait_room()
-            link.check_alive()
+            _check_alive(link)
             # Others that went on in the same turn of the loop may have filled it again.
             if not self.cancelled and ask(self.stream):
                 return
@@ -242,7 +243,7 @@ class Request(msgspec.Struct, eq=False, weakref=True):
                 yield payload
             if items.ended and not lost:
                 return
-            link.check_alive()
+            _check_alive(link)
             await items.wait_arrival()
 
 
@@ -264,3 +265,11 @@ def respond_all(answers: Sequence[tuple[Request, bytes, bytes]]) -> None:
     """
     if answers:
         answers[0][0]._responder.respond_all(answers)
+
+
+def _check_alive(link: Link) -> None:
+    """Raise ``ConnectionLost`` if the connection is over, ``WrongLoop`` in another thread than its own."""
+    if get_ident() != link.home.thread:
+        link.home.check()
+    if link.ending is not None:
+        raise link.lost_error("unknown")

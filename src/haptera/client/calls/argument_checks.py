@@ -112,7 +112,7 @@ def set_options(
     fence: int | None = None,
 ) -> dict[str, Any]:
     """The options of a set: its conditions, and what becomes of the time to live and of the lease."""
-    options = condition(if_version, if_absent, if_present)
+    options = condition(if_version, if_absent, if_present) if if_absent or if_present or if_version is not None else {}
     if lease is not None:
         if ttl is not None or keep_ttl:
             raise ValueError("lease excludes ttl and keep_ttl")
