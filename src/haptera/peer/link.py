@@ -240,19 +240,24 @@ class Link(asyncio.Protocol):
             self._flushing = True
             self.loop.call_soon(self.flush)
 
-    def schedule_request(self) -> None:
-        """Write a request as ``schedule_flush`` does, or now with the others before it, if they are enough for a write.
+    def schedule_request(self) -> bool:
+        """Write a request as ``schedule_flush`` does. Return whether it and the others before it are enough for a write
+        of their own, which may leave early.
 
-        The other side works on them while this one makes its further calls. Two writes are left as they are: that of a
-        read, at its end, and that of HELLO with the first flight.
+        Two writes are left as they are: that of a read, at its end, and that of HELLO with the first flight.
         """
         if not self._flushing:
             self.schedule_flush()
         self._requests += 1
         if self._requests < REQUESTS_PER_WRITE or self._reading:
-            return
-        if self.transport is not None and self.ending is None and self.established:
-            self._write(self.transport)  # the flush that is scheduled does the rest of its work
+            return False
+        self._requests = 0
+        return self.established and self.ending is None
+
+    def write_early(self) -> None:
+        """Write what is ready now. The flush that is scheduled does the rest of its work."""
+        if self.transport is not None:
+            self._write(self.transport)
 
     def send_now(self) -> None:
         """Write at once, because no more bytes are expected in this turn: that saves a turn of the loop."""

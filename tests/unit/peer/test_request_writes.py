@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from haptera import ConnectionLost, Peer
+from haptera import ConnectionLost, Peer, Request, Service, method
 from haptera.peer import link_of
 from haptera.peer.limits import REQUESTS_PER_WRITE, TRANSPORT_HIGH, WRITE_SIZE
 from haptera.testing import virtual_clock
@@ -53,6 +53,39 @@ async def test_the_calls_of_many_tasks_leave_16_at_a_time() -> None:
         for _ in range(3):
             await asyncio.gather(*(peer.call("echo", "one", b"x") for _ in range(50)))
             assert written.requests() == FIFTY
+
+
+class Disk(Service):
+    """Answers after some seconds, all that came together at once."""
+
+    name = "disk"
+    seconds = 0.0
+
+    @method
+    async def one(self, request: Request) -> bytes:
+        await asyncio.sleep(self.seconds)
+        return request.payload
+
+
+@virtual_clock
+async def test_calls_leave_together_where_the_answers_take_long() -> None:
+    """A disk would sync the first of them, and have the others wait for that."""
+    disk = Disk()
+    async with pair(disk) as (peer, _):
+        written = Writes(peer)
+
+        async def fifty() -> list[int]:
+            await asyncio.gather(*(peer.call("disk", "one", b"x") for _ in range(50)))
+            return written.requests()
+
+        assert await fifty() == FIFTY  # nothing is known yet
+        disk.seconds = 0.010
+        assert await fifty() == FIFTY
+        assert await fifty() == [50]
+        assert await fifty() == [50]
+        disk.seconds = 0.0
+        assert await fifty() == [50]
+        assert await fifty() == FIFTY
 
 
 @virtual_clock

@@ -1,0 +1,39 @@
+"""Whether the requests of one turn of the loop leave in several writes, or in one at its end.
+
+In several, the other side works on the first of them while this one makes the rest. That wins where the two need about
+as long as each other. Where the other side waits for something else most of the time, a disk that takes milliseconds or
+another continent, it wins little, and loses what the other side would save by doing all of them together: changes that
+come in one write share one sync of the disk.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from haptera.peer.limits import EARLY_WRITE_PATIENCE
+
+if TYPE_CHECKING:
+    from collections.abc import Container
+
+
+class EarlyWrites:
+    """Judges for one connection, by the time that an answer takes. One request at a time is watched for that."""
+
+    __slots__ = ("_answer_s", "_begun", "_stream")
+
+    def __init__(self) -> None:
+        self._answer_s = 0.0  # the seconds that the last watched answer took: an early write is worth a try
+        self._stream = 0  # of the request that is watched
+        self._begun = 0.0
+
+    def are_worth_it(self, stream: int, now: float, read_at: float, unanswered: Container[Any]) -> bool:
+        """Whether the requests up to that of ``stream`` should leave now, and not at the end of the turn.
+
+        ``now`` and ``read_at``, when this connection was last read, are times of the loop: what has passed between is
+        the work of this side, as a rule. ``unanswered`` are the streams of the calls under way.
+        """
+        if self._stream not in unanswered:
+            if self._stream:
+                self._answer_s = max(0.0, read_at - self._begun)
+            self._stream, self._begun = stream, now
+        return self._answer_s <= EARLY_WRITE_PATIENCE * (now - read_at)
