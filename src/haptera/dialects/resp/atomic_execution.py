@@ -183,12 +183,11 @@ class _Execution:
         if not self._watched:
             return False
         for found, version in zip(self._look([*self._watched]), self._watched.values(), strict=True):
-            assert not isinstance(found, Failure), "a refusal ends the transaction"
             if version != (0 if found is None else found[1]):
                 return True
         return False
 
-    def _look(self, keys: Sequence[str]) -> list[Entry | Failure | None]:
+    def _look(self, keys: Sequence[str]) -> list[Entry | None]:
         found: list[Result] = []
         self._caller.submit([Envelope(operations.Get(key)) for key in keys], found.extend)
         assert len(found) == len(keys), "reads are answered at once"

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 #: A value, the version that wrote it, and the time at which it expires in Unix milliseconds, or None.
 Entry = tuple[bytes, int, int | None]
 #: Looks at the entries of keys in the store, all at one moment; None for a missing one.
-Look = Callable[[Sequence[str]], list[Entry | Failure | None]]
+Look = Callable[[Sequence[str]], list[Entry | None]]
 
 _OPERATORS: Final[dict[str, Callable[[Any, Any], bool]]] = {
     "=": operator.eq,
@@ -61,7 +61,7 @@ class StoreView:
         self.renamed: bool = False
         self._look = look
         self._now_ms = now_ms
-        self._found: dict[str, Entry | Failure | None] = {}
+        self._found: dict[str, Entry | None] = {}
         self._over: dict[str, Entry | None] = {}
         self._changes = 0
 
@@ -82,14 +82,13 @@ class StoreView:
 
     # -- entries ----------------------------------------------------------------------------------------------------
 
-    def _entries(self, keys: Sequence[str]) -> list[Entry | Failure | None]:
+    def _entries(self, keys: Sequence[str]) -> list[Entry | None]:
         """The present entries of keys, by which a result is judged."""
         unknown = [key for key in dict.fromkeys(keys) if key not in self._over and key not in self._found]
         if unknown:
             for key, found in zip(unknown, self._look(unknown), strict=True):
                 self._found[key] = found
-                if not isinstance(found, Failure):
-                    self.judged[key] = 0 if found is None else found[1]
+                self.judged[key] = 0 if found is None else found[1]
         return [self._over[key] if key in self._over else self._found[key] for key in keys]
 
     def _entry(self, key: str) -> Entry | Failure | None:
@@ -136,11 +135,7 @@ class StoreView:
 
     def _get_many(self, op: operations.GetMany) -> Result:
         refused = next((each for each in map(key_refusal, op.keys) if each is not None), None)
-        if refused is not None:
-            return refused
-        entries = self._entries(op.keys)
-        denied = next((each for each in entries if isinstance(each, Failure)), None)
-        return (entries,) if denied is None else denied
+        return (self._entries(op.keys),) if refused is None else refused
 
     # -- changes ----------------------------------------------------------------------------------------------------
 
