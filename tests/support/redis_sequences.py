@@ -232,9 +232,26 @@ def _decoded(word: bytes) -> str:
 _EXACT: Final = frozenset({b"SELECT", b"COMMAND", b"TIME", b"HELLO"})
 
 
-@st.composite
-def mangled(draw: st.DrawFn, commands: st.SearchStrategy[Words]) -> Words:
+def mangled(commands: st.SearchStrategy[Words]) -> st.SearchStrategy[Words]:
     """A command with a word too few or too many, another one in its place, or its name in small letters."""
+    return _mangled(commands).filter(lambda command: not _lasts(command))
+
+
+#: The time-out of the longest WAIT, in milliseconds.
+_WAIT_MAX_MS: Final = 1
+
+
+def _lasts(command: Words) -> bool:
+    """Whether a Redis would wait: it has no replica, and its time-out 0 means for ever."""
+    match command:
+        case (name, replicas, timeout) if name.upper() == b"WAIT" and replicas.isdigit() and timeout.isdigit():
+            return int(replicas) > 0 and not 0 < int(timeout) <= _WAIT_MAX_MS
+        case _:
+            return False
+
+
+@st.composite
+def _mangled(draw: st.DrawFn, commands: st.SearchStrategy[Words]) -> Words:
     command = list(draw(commands.filter(lambda found: found[0] not in _EXACT and _is_plain(found))))
     match draw(st.integers(0, 3)):
         case 0 if len(command) > 1:
