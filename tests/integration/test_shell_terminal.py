@@ -141,8 +141,8 @@ def test_a_node_that_is_killed_and_started_again_is_told_and_watched_on(
         until_it_listens(node, url)
         screen.until("connected again to")
         run("set", "w/1", "seen", "--url", url)
-        shown = screen.until("put     w/1     seen")
-        assert shown.rstrip().endswith("> a line that is typed")
+        screen.until("put     w/1     seen")
+        screen.until(lambda shown: shown.rstrip().endswith("> a line that is typed"))  # which is drawn after the event
 
 
 @pytest.mark.skipif(shutil.which("zsh") is None, reason="zsh is not on PATH (Debian: zsh)")

@@ -42,7 +42,8 @@ class AbovePrompt:
         """Nothing waits for this."""
 
     async def _print_above(self) -> None:
-        await run_in_terminal(self.print)
+        while self._waiting:  # a line may come after the others are printed and before this task is done
+            await run_in_terminal(self.print)
 
     def print(self) -> None:
         """Print the lines that wait."""
