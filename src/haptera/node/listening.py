@@ -125,7 +125,7 @@ class NodeServer:
         )
 
     async def start(self) -> None:
-        """Listen on every configured address and on the local socket.
+        """Listen on the local socket and on every configured address.
 
         Raises ConfigurationError for an address that cannot be listened on, and where there are too few descriptors for
         any connection; then nothing is listened on. The local socket is a convenience: without it (its path is too
@@ -140,23 +140,15 @@ class NodeServer:
             lambda: self._admitted.look_outside(partial(external_name, external)),
         )
         external.start()
-        mode = int(config.socket_mode, 8)
         try:
-            for url in config.listen:
-                try:
-                    address, tls, _, by_exchange = read_listened(url, self._dialects)
-                    if address.protocol == TCP_SCHEME:
-                        key = None if tls is not None or by_exchange else signing_key
-                        implied, group = self._implied(url, key), config.socket_group
-                        await self._listen(url, key, self._max_connections, implied, mode=mode, group=group)
-                    else:
-                        await self._listen_for_dialect(address, mode)
-                except OSError as error:
-                    raise ConfigurationError(f"cannot listen on {url}: {error.strerror or error}") from error
-            await self._listen_locally()
+            # First: a client that waits for the node of its directory would be refused at a port, for want of a login.
+            local = await self._listen_locally()
+            self.urls = [await self._listen_on(url, signing_key) for url in config.listen]
         except BaseException:
             await self.aclose()
             raise
+        if local is not None:
+            self.urls.append(local)
         for url in self.urls:
             _logger.info("listening", extra={"url": url})
         warn_of_no_authentication(config)
@@ -225,9 +217,24 @@ class NodeServer:
             node.access, node.read_time_ms, self._secret, self._external, implied, self._login_failures, self._on_proof
         )
 
+    async def _listen_on(self, url: str, signing_key: bytes | None) -> str:
+        """Listen on a configured address, and return it with its real port."""
+        config = self._node.config
+        mode, group = int(config.socket_mode, 8), config.socket_group
+        try:
+            address, tls, _, by_exchange = read_listened(url, self._dialects)
+            if address.protocol != TCP_SCHEME:
+                return await self._listen_for_dialect(address, mode)
+            if self.local_socket is not None and _is_same(address.path, self.local_socket):
+                return url  # it listens there already
+            key = None if tls is not None or by_exchange else signing_key
+            return await self._listen(url, key, self._max_connections, self._implied(url, key), mode=mode, group=group)
+        except OSError as error:
+            raise ConfigurationError(f"cannot listen on {url}: {error.strerror or error}") from error
+
     async def _listen(
         self, url: str, signing_key: bytes | None, max_connections: int, implied: Implied, **of_socket: Any
-    ) -> None:
+    ) -> str:
         server = await listen(
             url,
             authenticator=self._authenticator(implied),
@@ -244,9 +251,9 @@ class NodeServer:
         if (tls := tls_of(server)) is not None:
             self._node.tls = (*self._node.tls, tls)
         # Of TCP the listener knows the port; the URL of a socket is as it was given, with its signs quoted.
-        self.urls.append(url if url.startswith(UNIX_SCHEME) else server.url)
+        return url if url.startswith(UNIX_SCHEME) else server.url
 
-    async def _listen_for_dialect(self, address: Address, mode: int) -> None:
+    async def _listen_for_dialect(self, address: Address, mode: int) -> str:
         dialect = dialect_of(address, self._dialects)
         signed = dialect.is_signed(dialect.settings(address))
         authenticator = self._authenticator(self._implied_by_key() if signed else of_users)
@@ -263,15 +270,15 @@ class NodeServer:
         self._frontends.append(server)
         if server.tls is not None:
             self._node.tls = (*self._node.tls, server.tls)
-        self.urls.append(server.url)
+        return server.url
 
     @property
     def _every(self) -> list[Server | FrontendServer]:
         """All listeners."""
         return [*self._servers, *self._frontends]
 
-    async def _listen_locally(self) -> None:
-        path = self._node.local_socket_path
+    async def _listen_locally(self) -> str | None:
+        path, url = self._node.local_socket_path, None
         if len(os.fsencode(path)) > SOCKET_PATH_MAX:
             _logger.warning(
                 "no_local_socket",
@@ -280,16 +287,17 @@ class NodeServer:
                     "reason": f"the path is longer than the {SOCKET_PATH_MAX} bytes a socket may have",
                 },
             )
-            return
+            return None
         try:
             remove_socket(path)  # the lock of the directory is held, so no living node listens on it
             # A user who can open this socket can read the key's file too.
             connections = min(self._max_connections, LOCAL_CONNECTIONS_MAX)
-            await self._listen(url_of(path), None, connections, of_local_socket)
+            url = await self._listen(url_of(path), None, connections, of_local_socket)
         except (OSError, ConfigurationError) as error:
             _logger.warning("no_local_socket", extra={"path": path, "reason": str(error)})
         else:
             self.local_socket = path
+        return url
 
     def _on_peer(self, peer: Peer) -> None:
         address = self._shares.take_of(peer.remote)
@@ -365,6 +373,10 @@ def _of_connection(connection: FrontendConnection) -> dict[str, int]:
         "wire_received_bytes_total": connection.bytes_received,
         "wire_sent_bytes_total": connection.bytes_sent,
     }
+
+
+def _is_same(path: str, other: str) -> bool:
+    return os.path.realpath(path) == os.path.realpath(other)
 
 
 def rated(services: Sequence[Service], rates: RequestRates, metrics: Metrics) -> Sequence[Service]:

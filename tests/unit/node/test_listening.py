@@ -15,8 +15,9 @@ import pytest
 from haptera.errors import ConfigurationError, ConnectionLost, ServerError
 from haptera.node.config import NodeConfig
 from haptera.node.listening_checks import check_listening
-from haptera.peer import dial
+from haptera.peer import dial, listen
 from haptera.testing import node
+from haptera.transport import url_of
 from haptera.wire.frame import MORE, FrameType, encode_frame
 from tests.support.planted import SIGNING_KEY as KEY
 from tests.unit.peer.raw import RawPeer, hello, request
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from haptera.node.listening import NodeServer
+    from haptera.peer import Server
 
 KIB = 1024
 ANY_PORT = "haptera://127.0.0.1:0"
@@ -33,8 +35,8 @@ encode, decode = msgspec.msgpack.encode, msgspec.msgpack.decode
 
 
 @asynccontextmanager
-async def serving(path: Path, *listen: str, **options: Any) -> AsyncIterator[NodeServer]:
-    async with node(data_dir=path, listen=listen or ANY_PORT, **options) as url:
+async def serving(path: Path, *addresses: str, **options: Any) -> AsyncIterator[NodeServer]:
+    async with node(data_dir=path, listen=addresses or ANY_PORT, **options) as url:
         yield url.server
 
 
@@ -64,6 +66,31 @@ async def test_every_address_and_the_local_socket_serve_the_node(tmp_path: Path)
             assert await whoami(url) == {"user": "", "roles": [], "mechanism": "", "secure": False}
         assert stat.S_IMODE(local.stat().st_mode) == 0o600
     assert not local.exists()
+
+
+async def test_the_local_socket_takes_connections_before_any_address_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client that waits for the node of this directory would be refused at the port for want of a login."""
+    local = url_of(str(tmp_path / "d" / "haptera.sock"))
+    mechanisms: list[str] = []
+
+    async def look_and_listen(url: str, **keywords: Any) -> Server:
+        if url != local:
+            mechanisms.append((await whoami(local))["mechanism"])
+        return await listen(url, **keywords)
+
+    monkeypatch.setattr("haptera.node.listening.listen", look_and_listen)
+    async with serving(tmp_path / "d", ANY_PORT, f"haptera+unix://{tmp_path}/other"):
+        assert mechanisms == ["", ""]
+
+
+async def test_the_local_socket_may_be_named_among_the_addresses(tmp_path: Path) -> None:
+    local = url_of(str(tmp_path / "d" / "haptera.sock"))
+    async with serving(tmp_path / "d", local, ANY_PORT) as server:
+        assert server.urls[::2] == [local, local]
+        for url in server.urls:
+            await whoami(url)
 
 
 async def test_connections_are_counted(tmp_path: Path) -> None:
@@ -297,6 +324,7 @@ async def test_an_address_in_use_is_refused_and_nothing_is_left_listening(tmp_pa
             async with serving(tmp_path / "d", f"haptera+unix://{unix}", url):
                 pass
         assert not unix.exists()
+        assert not (tmp_path / "d" / "haptera.sock").exists()
 
 
 @pytest.mark.parametrize(
