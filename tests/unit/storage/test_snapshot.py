@@ -175,17 +175,17 @@ def test_memory_holds_one_piece() -> None:
 
 
 def test_each_byte_flipped_is_found_and_named() -> None:
+    """That of the format's number too is damage, behind which an older snapshot is taken, and no newer format."""
     whole = disk()
     write(whole)
     data = whole.read(FILE)
     for at in range(len(data)):
         for mask in (0x01, 0x80, 0xFF):
             whole.write(FILE, data[:at] + bytes([data[at] ^ mask]) + data[at + 1 :])
-            with pytest.raises((CorruptionError, NewerFormat)) as caught:
+            with pytest.raises(CorruptionError) as caught:
                 read(whole)
-            if isinstance(caught.value, CorruptionError):
-                assert caught.value.file == FILE
-                assert caught.value.offset <= at
+            assert caught.value.file == FILE
+            assert caught.value.offset <= at
 
 
 def test_each_length_is_found() -> None:
