@@ -23,7 +23,7 @@ _REMOVED: Final = f'"method":"{REMOVED}"'.encode()
 _CONTINUED: Final = f'"kind":"log","method":"{CONTINUED}"'.encode()
 #: A file is made before its first line is written.
 _NO_LINE_YET: Final = "the file has no line: a crash or a full disk came before its first one, or it was emptied"
-_NO_LINE: Final = "no file has a line: they were emptied, unless a full disk has taken none"
+_NO_LINE: Final = "no file has a line: they were emptied, unless a crash or a full disk came before the first one"
 
 
 class Fault(Struct, frozen=True):

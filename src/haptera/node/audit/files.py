@@ -139,6 +139,8 @@ class AuditFiles:
         elif differs:
             _logger.error("audit_differs", extra={"path": self.path, "noted": str(self._noted)})
             self._write([self._own(DIFFERS, {"noted": str(self._noted)})])
+        elif self._file is not None and not self.head.sequence:
+            self._write([])  # begins the chain: files without a line look like ones that were emptied
         self._opened = True
 
     def _go_on_behind_noted(self) -> None:

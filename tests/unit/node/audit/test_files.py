@@ -181,6 +181,36 @@ def test_a_log_that_cannot_be_read_does_not_block_the_start(call: str) -> None:
     assert log.append([event(2)]) == (0, log.failed)
 
 
+def test_a_first_file_that_a_failed_write_left_without_a_line_has_one_from_the_next_start_on() -> None:
+    """A verifier would take it for a log that was emptied, for as long as nothing is recorded."""
+    fs = new_files()
+    log = log_on(fs)
+    fs.failing, fs.fail_with = frozenset({"pwrite"}), errno.EIO
+    assert isinstance(log.append([event(1)])[1], DiskFailed)
+    after = fs.power_failure("drop")
+    assert after.read(paths(after)[0]) == b""
+    log = log_on(after)
+    assert (methods(after), log.damage, log.failed) == (["audit.begun"], "", None)
+    assert verified(after.power_failure("drop")).sound
+    add(log, 2)
+    assert methods(after) == ["audit.begun", "kv.set"]
+    assert verified(after).sound
+
+
+def test_a_first_file_without_a_line_is_begun_when_there_is_room() -> None:
+    fs = new_files()
+    log = log_on(fs)
+    fs.failing, fs.fail_with = frozenset({"pwrite"}), errno.ENOSPC
+    assert isinstance(log.append([event(1)])[1], DiskFull)
+    log.close()
+    log = log_on(fs)
+    assert log.failed is None
+    fs.failing = frozenset()
+    assert log.append([event(1)]) == (1, None)
+    assert methods(fs) == ["audit.begun", "kv.set"]
+    assert verified(fs).sound
+
+
 def test_a_full_disk_at_the_start_is_tried_again_with_the_first_event() -> None:
     fs = new_files()
     log = log_on(fs)
