@@ -29,7 +29,7 @@ from haptera.node.slice_queue import Turns
 from haptera.node.snapshots import keep_snapshots
 from haptera.node.start_warnings import warn_at_start
 from haptera.node.watches import Watches
-from haptera.replication import RingWriter, ThreadWriter, Writers
+from haptera.replication import Writers
 from haptera.state import Logged, limits, node_operations
 from haptera.storage import OsFileSystem
 
@@ -177,14 +177,13 @@ class Node:
             storage.close()
             raise
         warn_at_start(config, storage)
-        by_kernel = filesystem is None and writer is None and config.log_writer == "auto"
         node = cls(
             config,
             storage,
             loop,
             clock_ms or _unix_time_ms,
             monotonic_ns or boot_time_ns,
-            Writers(writer or ThreadWriter(), RingWriter.open(loop) if by_kernel else records),
+            Writers.open(loop, writer, records, by_ring=filesystem is None and config.log_writer == "auto"),
             archive_writer,
             second_process=filesystem is None,
         )

@@ -6,13 +6,14 @@ It moves bytes and events, and knows neither calls nor services: events go to th
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import TYPE_CHECKING, Any, cast
 
 from haptera import forks
 from haptera.connection import HELD_MIN, Closed, Connection, PackedItem
 from haptera.errors import ConnectionLost, Failure, Outcome, ProtocolError
 from haptera.peer.closing import Closing
+from haptera.peer.early_writes import EarlyWrites
 from haptera.peer.end_reasons import describe_end, log_end, log_opening, outcome_of_sent
 from haptera.peer.event_log import EventLog, guard
 from haptera.peer.limits import (
@@ -47,6 +48,7 @@ class Link(asyncio.Protocol):
     # Servers have thousands of them; a dictionary each would be the largest part.
     __slots__ = (
         "__weakref__",
+        "_early",
         "_flushing",
         "_gathers",
         "_on_close",
@@ -119,6 +121,7 @@ class Link(asyncio.Protocol):
         self._flushing = False
         self._reading = False
         self._requests = 0  # scheduled since the last write
+        self._early = EarlyWrites()
         self._when_writable: list[Callable[[], None]] = []
         self._on_close: list[Callable[[], None]] = []
         self._timers = Timers(self, write_timeout_s)
@@ -240,24 +243,20 @@ class Link(asyncio.Protocol):
             self._flushing = True
             self.loop.call_soon(self.flush)
 
-    def schedule_request(self) -> bool:
-        """Write a request as ``schedule_flush`` does. Return whether it and the others before it are enough for a write
-        of their own, which may leave early.
+    def schedule_request(self, stream: int, unanswered: Container[int]) -> None:
+        """Write a request as ``schedule_flush`` does, or now with the others before it, where they are enough and an
+        early write is worth it. ``unanswered`` are the streams of the calls under way.
 
         Two writes are left as they are: that of a read, at its end, and that of HELLO with the first flight.
         """
         if not self._flushing:
             self.schedule_flush()
         self._requests += 1
-        if self._requests < REQUESTS_PER_WRITE or self._reading:
-            return False
-        self._requests = 0
-        return self.established and self.ending is None
-
-    def write_early(self) -> None:
-        """Write what is ready now. The flush that is scheduled does the rest of its work."""
-        if self.transport is not None:
-            self._write(self.transport)
+        if self._requests % REQUESTS_PER_WRITE or self._reading or self.ending is not None or not self.established:
+            return
+        worth_it = self._early.are_worth_it(stream, self.loop.time(), self.read_at, unanswered)
+        if worth_it and self.transport is not None:
+            self._write(self.transport)  # the flush that is scheduled does the rest of its work
 
     def send_now(self) -> None:
         """Write at once, because no more bytes are expected in this turn: that saves a turn of the loop."""
@@ -277,11 +276,10 @@ class Link(asyncio.Protocol):
         transport = self.transport
         if transport is None or self.ending is not None:
             return
-        connection = self.connection
-        outbox = connection.outbox
+        outbox = self.connection.outbox
         self._write(transport)
         if outbox.writable:
-            self.above.make_room(connection.take_writable())
+            self.above.make_room(self.connection.take_writable())
         unsent = transport.get_write_buffer_size()
         waiting = outbox.settle(unsent)
         if unsent or waiting > HELD_MIN:

@@ -12,7 +12,6 @@ from haptera.connection import PackedItem, ResponseReceived, Role
 from haptera.errors import Code, LocalProtocolError, Outcome, failure
 from haptera.peer.call import Answer, Call, as_bytes
 from haptera.peer.deadlines import Deadlines
-from haptera.peer.early_writes import EarlyWrites
 from haptera.peer.limits import WAITING_CALLS_MAX, WAITING_SIZE_MAX
 from haptera.peer.request_scope import current
 from haptera.timeouts import check_timeout
@@ -76,7 +75,6 @@ class Caller:
         self._usual_timeout = -1.0  # the last one that was encoded: most calls of a program share one
         self._usual_entry = b""
         self._one_by_one = 0  # how many of the last calls were sent while no other was under way
-        self._early: EarlyWrites | None = None  # few connections have enough calls in one turn
         if self._connection.role is Role.DIALER:
             self.use(self._connection.config.capabilities)
 
@@ -146,8 +144,8 @@ class Caller:
                     self._deadlines.add(call.stream, self._loop.time() + timeout)
                 if self._one_by_one > _ONE_BY_ONE_MIN:
                     link.send_now()
-                elif link.schedule_request():
-                    self._write_early(call.stream)
+                else:
+                    link.schedule_request(call.stream, self.calls)
             elif self._connection.going_away:
                 self.refuse(call)
             else:
@@ -233,25 +231,16 @@ class Caller:
     def _begin_late(self, call: Call) -> None:
         if self._unsent.pop(call.number, None) is None:
             self._send(call, None)
-            if self._link.schedule_request():
-                self._write_early(call.stream)
+            self._link.schedule_request(call.stream, self.calls)
             return
         left = call.due - self._loop.time()
         if left > 0:
             self._send(call, left)
-            if self._link.schedule_request():
-                self._write_early(call.stream)
+            self._link.schedule_request(call.stream, self.calls)
             self._deadlines.add(call.stream, call.due)
         else:
             call.set_exception(failure(Code.DEADLINE_EXCEEDED, outcome="not_applied").exception())
             call.wake()
-
-    def _write_early(self, stream: int) -> None:
-        """Write the requests up to that of this stream, where that is worth it."""
-        if self._early is None:
-            self._early = EarlyWrites()
-        if self._early.are_worth_it(stream, self._loop.time(), self._link.read_at, self.calls):
-            self._link.write_early()
 
     def _take_waiting(self) -> list[Call]:
         waiting = [call for queue in self._queues() for call in queue if not call.done()]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
+from haptera.replication.disk_thread import ThreadWriter
 from haptera.storage import RING_WRITE_MAX, IoRing, OsFile
 
 if TYPE_CHECKING:
@@ -45,6 +46,15 @@ class Writers(NamedTuple):
 
     thread: Writer
     records: RecordWriter | None = None
+
+    @classmethod
+    def open(
+        cls, loop: asyncio.AbstractEventLoop, thread: Writer | None, records: RecordWriter | None, *, by_ring: bool
+    ) -> Writers:
+        """Those that are given, or a thread of its own, and the kernel's ring if that may be used."""
+        if thread is None:
+            return cls(ThreadWriter(), RingWriter.open(loop) if by_ring else records)
+        return cls(thread, records)
 
 
 class RingWriter:
