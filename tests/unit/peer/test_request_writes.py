@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from typing import TYPE_CHECKING, Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -172,6 +173,7 @@ async def test_unsent_bytes_of_early_writes_are_charged_at_the_end_of_the_turn()
 async def test_requests_that_answers_made_room_for_leave_in_the_one_write_of_that_read() -> None:
     gate = Gate()
     async with pair(gate, acceptor_config={"limits": Limits(max_streams=64)}) as (peer, _):
+        link_of(peer)._early = Mock(**{"are_worth_it.return_value": True})
         written = Writes(peer)
         calls = [peer.request("gate", "wait", b"%d" % number, timeout=None) for number in range(114)]
         await turns()
