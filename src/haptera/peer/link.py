@@ -281,8 +281,7 @@ class Link(asyncio.Protocol):
         if outbox.writable:
             self.above.make_room(self.connection.take_writable())
         unsent = transport.get_write_buffer_size()
-        waiting = outbox.settle(unsent)
-        if unsent or waiting > HELD_MIN:
+        if outbox.settle(unsent) > HELD_MIN or unsent:
             self._timers.watch_reader(transport)
         if self._when_writable and self.writable:
             callbacks, self._when_writable = self._when_writable, []

@@ -106,7 +106,7 @@ async def test_the_local_socket_has_fewer_connections_than_a_listener(
     limited(monkeypatch, 1_048_576)
     async with node(data_dir=short_path, listen="haptera://127.0.0.1:0", max_connections=5000) as url:
         assert isinstance(url.server, NodeServer)
-        assert [server._pool._max_connections for server in url.server._servers] == [5000, LOCAL_CONNECTIONS_MAX]
+        assert [server._pool._max_connections for server in url.server._servers] == [LOCAL_CONNECTIONS_MAX, 5000]
 
 
 @pytest.mark.parametrize("refused", [None, ValueError, OSError])
