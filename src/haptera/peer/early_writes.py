@@ -8,9 +8,10 @@ come in one write share one sync of the disk.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
-from haptera.peer.limits import EARLY_WRITE_PATIENCE
+from haptera.peer.limits import EARLY_WRITE_PATIENCE, REQUESTS_PER_WRITE
 
 if TYPE_CHECKING:
     from collections.abc import Container
@@ -22,12 +23,12 @@ class EarlyWrites:
     __slots__ = ("_answer_s", "_begun", "_stream")
 
     def __init__(self) -> None:
-        self._answer_s = 0.0  # the seconds that the last watched answer took: an early write is worth a try
+        self._answer_s = math.inf  # the seconds that the last watched answer took; nothing is known yet
         self._stream = 0  # of the request that is watched
         self._begun = 0.0
 
-    def are_worth_it(self, stream: int, now: float, read_at: float, unanswered: Container[Any]) -> bool:
-        """Whether the requests up to that of ``stream`` should leave now, and not at the end of the turn.
+    def are_worth_it(self, stream: int, count: int, now: float, read_at: float, unanswered: Container[Any]) -> bool:
+        """Whether ``count`` requests, up to that of ``stream``, should leave now, and not at the end of the turn.
 
         ``now`` and ``read_at``, when this connection was last read, are times of the loop: what has passed between is
         the work of this side, as a rule. ``unanswered`` are the streams of the calls under way.
@@ -36,4 +37,5 @@ class EarlyWrites:
             if self._stream:
                 self._answer_s = max(0.0, read_at - self._begun)
             self._stream, self._begun = stream, now
-        return self._answer_s <= EARLY_WRITE_PATIENCE * (now - read_at)
+        # More requests took more work, and are no better a reason.
+        return self._answer_s <= EARLY_WRITE_PATIENCE * (now - read_at) * REQUESTS_PER_WRITE / count

@@ -254,7 +254,7 @@ class Link(asyncio.Protocol):
         self._requests += 1
         if self._requests % REQUESTS_PER_WRITE or self._reading or self.ending is not None or not self.established:
             return
-        worth_it = self._early.are_worth_it(stream, self.loop.time(), self.read_at, unanswered)
+        worth_it = self._early.are_worth_it(stream, self._requests, self.loop.time(), self.read_at, unanswered)
         if worth_it and self.transport is not None:
             self._write(self.transport)  # the flush that is scheduled does the rest of its work
 

@@ -193,10 +193,11 @@ async def items_of(*items: bytes) -> AsyncIterator[bytes]:
 
 
 class Writes:
-    """A transport that keeps what is written to it, and passes it on."""
+    """A transport that keeps what is written to it, and passes it on. The peer knows that answers come at once."""
 
     def __init__(self, peer: Peer) -> None:
         link = link_of(peer)
+        link._early._answer_s = 0.0
         assert link.transport is not None
         self.transport = link.transport
         self.pieces: list[bytes] = []

@@ -10,6 +10,7 @@ import pytest
 
 from haptera import ConnectionLost, Peer, Request, Service, method
 from haptera.peer import link_of
+from haptera.peer.early_writes import EarlyWrites
 from haptera.peer.limits import REQUESTS_PER_WRITE, TRANSPORT_HIGH, WRITE_SIZE
 from haptera.testing import virtual_clock
 from haptera.wire.payload import Limits
@@ -79,7 +80,7 @@ async def test_calls_leave_together_where_the_answers_take_long() -> None:
             await asyncio.gather(*(peer.call("disk", "one", b"x") for _ in range(50)))
             return written.requests()
 
-        assert await fifty() == FIFTY  # nothing is known yet
+        assert await fifty() == FIFTY
         disk.seconds = 0.010
         assert await fifty() == FIFTY
         assert await fifty() == [50]
@@ -87,6 +88,19 @@ async def test_calls_leave_together_where_the_answers_take_long() -> None:
         disk.seconds = 0.0
         assert await fifty() == [50]
         assert await fifty() == FIFTY
+
+
+@virtual_clock
+async def test_the_first_calls_of_a_connection_leave_together() -> None:
+    """How long an answer takes is known behind the first that is watched."""
+    async with pair(Echo()) as (peer, _):
+        written = Writes(peer)
+        link_of(peer)._early = EarlyWrites()
+        found = []
+        for _ in range(3):
+            await asyncio.gather(*request_many(peer, 50))
+            found.append(written.requests())
+        assert found == [[50], FIFTY, FIFTY]
 
 
 @virtual_clock
