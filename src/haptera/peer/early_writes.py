@@ -3,27 +3,34 @@
 In several, the other side works on the first of them while this one makes the rest. That wins where the two need about
 as long as each other. Where the other side waits for something else most of the time, a disk that takes milliseconds or
 another continent, it wins little, and loses what the other side would save by doing all of them together: changes that
-come in one write share one sync of the disk.
+come in one write share one sync of the disk. And changes that came apart once go on apart, because their answers do.
 """
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from haptera.peer.limits import EARLY_WRITE_PATIENCE, REQUESTS_PER_WRITE
 
 if TYPE_CHECKING:
     from collections.abc import Container
 
+#: Seconds after which a request without an answer says nothing of the others: it waits for an event.
+WATCHED_MAX_S: Final = 1.0
+#: Seconds by which the work counts as more with a judgement. The first turns of a program are slow, and so is one that
+#: collects garbage: a few dozen judgements are needed before early writes begin, and none is wrong for one slow turn.
+WORK_STEP_S: Final = 20e-6
+
 
 class EarlyWrites:
     """Judges for one connection, by the time that an answer takes. One request at a time is watched for that."""
 
-    __slots__ = ("_answer_s", "_begun", "_stream")
+    __slots__ = ("_answer_s", "_begun", "_stream", "_work_s")
 
     def __init__(self) -> None:
         self._answer_s = math.inf  # the seconds that the last watched answer took; nothing is known yet
+        self._work_s = 0.0  # those of this side's work on the requests of a write
         self._stream = 0  # of the request that is watched
         self._begun = 0.0
 
@@ -37,5 +44,9 @@ class EarlyWrites:
             if self._stream:
                 self._answer_s = max(0.0, read_at - self._begun)
             self._stream, self._begun = stream, now
+        elif now - self._begun > WATCHED_MAX_S:
+            self._stream, self._begun = stream, now
         # More requests took more work, and are no better a reason.
-        return self._answer_s <= EARLY_WRITE_PATIENCE * (now - read_at) * REQUESTS_PER_WRITE / count
+        work = (now - read_at) * REQUESTS_PER_WRITE / count
+        self._work_s = min(work, self._work_s + WORK_STEP_S)
+        return self._answer_s <= EARLY_WRITE_PATIENCE * self._work_s

@@ -2,54 +2,89 @@
 
 from __future__ import annotations
 
-from haptera.peer.early_writes import EarlyWrites
+from haptera.peer.early_writes import WATCHED_MAX_S, WORK_STEP_S, EarlyWrites
 from haptera.peer.limits import EARLY_WRITE_PATIENCE, REQUESTS_PER_WRITE
 
-#: The work of this side on as many requests as a write has, in seconds.
+#: The work of this side on as many requests as a write has, in seconds, and the judgements until it is believed.
 WORK_S = 0.0005
+JUDGEMENTS = 25
 
 
-def judged(writes: EarlyWrites, stream: int, read_at: float, *unanswered: int, writes_due: int = 1) -> bool:
-    """Judge in a turn that began with a read, by the work on so many writes later."""
-    now = read_at + writes_due * WORK_S
-    return writes.are_worth_it(stream, writes_due * REQUESTS_PER_WRITE, now, read_at, unanswered)
+class Connection:
+    """A connection whose turns begin with a read and go on with requests. Each answer is read by the next turn."""
+
+    def __init__(self) -> None:
+        self.early = EarlyWrites()
+        self.now = 100.0
+        self.stream = 0
+
+    def turn(self, answer_s: float, *unanswered: int, work_s: float = WORK_S, writes: int = 1) -> list[bool]:
+        """Read after so many seconds, and judge after the work on each write. None of them leaves early."""
+        read_at = self.now + answer_s
+        self.now = read_at
+        judged = []
+        for number in range(1, writes + 1):
+            self.now += work_s
+            self.stream += REQUESTS_PER_WRITE
+            count = number * REQUESTS_PER_WRITE
+            judged.append(self.early.are_worth_it(self.stream, count, self.now, read_at, unanswered))
+        return judged
+
+    def settled(self, answer_s: float) -> Connection:
+        """Take so many turns that the work is known."""
+        for _ in range(JUDGEMENTS + 1):
+            self.turn(answer_s)
+        return self
 
 
-def seen(seconds: float) -> EarlyWrites:
-    """Return a judge that has seen an answer take so long."""
-    writes = EarlyWrites()
-    assert not judged(writes, 16, 1.0), "nothing is known before the first answer"
-    judged(writes, 66, 1.0 + WORK_S + seconds)
-    return writes
+def test_the_work_is_believed_step_by_step() -> None:
+    assert JUDGEMENTS * WORK_STEP_S == WORK_S
+    connection = Connection()
+    judged = [connection.turn(0.0005)[0] for _ in range(JUDGEMENTS)]
+    assert judged == sorted(judged), "once it is worth it, it stays so"
+    assert 3 <= judged.index(True) < 8
 
 
-def test_an_answer_may_take_four_times_as_long_as_the_work_on_the_requests() -> None:
-    assert judged(seen(EARLY_WRITE_PATIENCE * WORK_S * 0.99), 82, 1.1, 66)
-    assert not judged(seen(EARLY_WRITE_PATIENCE * WORK_S * 1.01), 82, 1.1, 66)
+def test_an_answer_may_take_six_times_as_long_as_the_work_on_the_requests() -> None:
+    assert EARLY_WRITE_PATIENCE == 6
+    for times, worth in ((5.9, True), (6.1, False)):
+        connection = Connection().settled(times * WORK_S)
+        assert connection.turn(times * WORK_S) == [worth]
+
+
+def test_one_slow_turn_makes_no_slow_answer_worth_it() -> None:
+    """It collects garbage, or it is the first of the program."""
+    connection = Connection()
+    assert connection.turn(0.003, work_s=0.010) == [False]
+    assert connection.turn(0.003, work_s=0.010) == [False]
+    connection.settled(0.0035)
+    assert connection.turn(0.0035, work_s=0.010) == [False]
 
 
 def test_requests_that_have_waited_are_no_better_a_reason() -> None:
-    writes = seen(EARLY_WRITE_PATIENCE * WORK_S * 1.5)
-    assert [judged(writes, 82, 2.0, 66, writes_due=number) for number in (1, 2, 3)] == [False] * 3
+    connection = Connection().settled(7 * WORK_S)
+    assert connection.turn(7 * WORK_S, writes=4) == [False] * 4
 
 
-def test_the_last_answer_counts_until_the_next_request_that_is_watched_has_one() -> None:
-    writes = seen(1.0)
-    assert not judged(writes, 82, 2.1, 66)
-    assert not judged(writes, 98, 2.2, 66)
-    fast = seen(0.001)
-    assert judged(fast, 82, 2.1, 66)
-    assert not judged(fast, 116, 3.0), "the watched one has its answer now, which took two seconds"
-
-
-def test_more_work_of_this_side_makes_a_slow_answer_worth_it() -> None:
-    writes = seen(0.010)
-    assert not judged(writes, 82, 1.1, 66)
-    assert writes.are_worth_it(82, REQUESTS_PER_WRITE, 1.210, 1.2, (66,))
+def test_the_last_answer_counts_until_the_watched_request_has_one() -> None:
+    connection = Connection().settled(0.001)
+    watched = connection.stream
+    assert connection.turn(0.500, watched) == [True]
+    assert connection.turn(0.100) == [False], "it took 600 ms"
+    assert connection.turn(0.001) == [True]
 
 
 def test_a_call_that_was_given_up_counts_as_no_slow_answer() -> None:
     """It is under way no more, and nothing was read since it was made."""
-    writes = EarlyWrites()
-    judged(writes, 16, 1.0)
-    assert writes.are_worth_it(17, REQUESTS_PER_WRITE, 1.001, 0.9995, ())
+    connection = Connection().settled(0.001)
+    read_at = connection.now - WORK_S
+    assert connection.early.are_worth_it(connection.stream + 1, REQUESTS_PER_WRITE, connection.now, read_at, ())
+
+
+def test_a_call_that_waits_long_does_not_keep_others_from_being_watched() -> None:
+    """It is one for an event, such as the release of a lock: its answer says nothing of the others'."""
+    connection = Connection().settled(0.001)
+    lock = connection.stream
+    assert connection.turn(WATCHED_MAX_S + 1, lock) == [True]
+    assert connection.turn(0.5, lock) == [False], "the next one that is watched had a slow answer"
+    assert connection.turn(0.001, lock) == [True]
