@@ -247,7 +247,8 @@ class Link(asyncio.Protocol):
         """Write a request as ``schedule_flush`` does, or now with the others before it, where they are enough and an
         early write is worth it. ``unanswered`` are the streams of the calls under way.
 
-        Two writes are left as they are: that of a read, at its end, and that of HELLO with the first flight.
+        Two writes are left as they are: that of a read, at its end, and that of HELLO with the first flight. A
+        transport that is lost, which it tells in a later turn of the loop, gets none.
         """
         if not self._flushing:
             self.schedule_flush()
@@ -255,7 +256,7 @@ class Link(asyncio.Protocol):
         if self._requests % REQUESTS_PER_WRITE or self._reading or self.ending is not None or not self.established:
             return
         worth_it = self._early.are_worth_it(stream, self._requests, self.loop.time(), self.read_at, unanswered)
-        if worth_it and self.transport is not None:
+        if worth_it and self.transport is not None and not self.transport.is_closing():
             self._write(self.transport)  # the flush that is scheduled does the rest of its work
 
     def send_now(self) -> None:

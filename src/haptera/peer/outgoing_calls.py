@@ -138,8 +138,8 @@ class Caller:
                 trace = self.telemetry.begin_call(call)
                 if trace is not None and self.sends_traces:
                     call.add_entries(trace.entries())
-            self._one_by_one = 0 if self.calls else self._one_by_one + 1
             if not self.waits and self._send(call, timeout):
+                self._one_by_one = self._one_by_one + 1 if len(self.calls) == 1 else 0
                 if timeout is not None:
                     self._deadlines.add(call.stream, self._loop.time() + timeout)
                 if self._one_by_one > _ONE_BY_ONE_MIN:

@@ -12,7 +12,7 @@ from haptera import ConnectionLost, Peer, Request, Service, method
 from haptera.peer import link_of
 from haptera.peer.early_writes import EarlyWrites
 from haptera.peer.limits import REQUESTS_PER_WRITE, TRANSPORT_HIGH, WRITE_SIZE
-from haptera.testing import virtual_clock
+from haptera.testing import connected_peers, virtual_clock
 from haptera.wire.payload import Limits
 from tests.unit.peer.hosts import KIB, Echo, Gate, Writes, connected, connection_of, items_of, pair, turns
 
@@ -221,3 +221,28 @@ async def test_signed_requests_leave_16_at_a_time(short_path: Path) -> None:
         calls = request_many(peer, 50)
         assert [(await call).payload for call in calls] == [b"%d" % number + bytes(2) for number in range(50)]
         assert len(written.pieces) == 4
+
+
+async def test_requests_behind_the_loss_of_a_transport_are_not_written_to_it(
+    short_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A transport tells of its loss in a later turn of the loop, and warns of many writes before that."""
+    async with connected(short_path, Echo()) as (peer, _):
+        transport = link_of(peer).transport
+        assert transport is not None
+        transport.abort()
+        calls = request_many(peer, 16 * REQUESTS_PER_WRITE)
+        for call in calls:
+            with pytest.raises(ConnectionLost):
+                await call
+    assert [record.getMessage() for record in caplog.records if record.name == "asyncio"] == []
+
+
+@virtual_clock
+async def test_calls_that_waited_to_be_sent_are_no_lone_calls() -> None:
+    async with connected_peers((), (Echo(),), dialer_config={"flies": False}) as peers:
+        peer = peers.dialer
+        await asyncio.gather(*request_many(peer, 20), peer.ready())
+        written = Writes(peer)
+        await asyncio.gather(*request_many(peer, 35))
+        assert written.requests() == [16, 16, 3]
