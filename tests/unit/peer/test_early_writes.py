@@ -22,12 +22,14 @@ class Connection:
         """Read after so many seconds, and judge after the work on each write. None of them leaves early."""
         read_at = self.now + answer_s
         self.now = read_at
-        judged = []
+        judged: list[bool] = []
+        under_way = {*unanswered}
         for number in range(1, writes + 1):
             self.now += work_s
             self.stream += REQUESTS_PER_WRITE
             count = number * REQUESTS_PER_WRITE
-            judged.append(self.early.are_worth_it(self.stream, count, self.now, read_at, unanswered))
+            under_way.add(self.stream)
+            judged.append(self.early.are_worth_it(self.stream, count, self.now, read_at, under_way))
         return judged
 
     def settled(self, answer_s: float) -> Connection:
