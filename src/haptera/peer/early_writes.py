@@ -9,12 +9,13 @@ come in one write share one sync of the disk. And changes that came apart once g
 from __future__ import annotations
 
 import math
+import time
 from typing import TYPE_CHECKING, Any, Final
 
 from haptera.peer.limits import EARLY_WRITE_PATIENCE, REQUESTS_PER_WRITE
 
 if TYPE_CHECKING:
-    from collections.abc import Container
+    from collections.abc import Callable, Container
 
 #: Seconds after which a request without an answer says nothing of the others: it waits for an event.
 WATCHED_MAX_S: Final = 1.0
@@ -24,29 +25,38 @@ WORK_STEP_S: Final = 20e-6
 
 
 class EarlyWrites:
-    """Judges for one connection, by the time that an answer takes. One request at a time is watched for that."""
+    """Judges for one connection, by the time that an answer takes. One request at a time is watched for that.
 
-    __slots__ = ("_answer_s", "_begun", "_stream", "_work_s")
+    Time is given by ``clock``, in seconds. That of the loop is too coarse: uvloop's has milliseconds.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_answer_s", "_begun", "_clock", "_stream", "_turn_at", "_work_s")
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._turn_at = 0.0  # when the turn's first request was made
         self._answer_s = math.inf  # the seconds that the last watched answer took; nothing is known yet
         self._work_s = 0.0  # those of this side's work on the requests of a write
         self._stream = 0  # of the request that is watched
         self._begun = 0.0
 
-    def are_worth_it(self, stream: int, count: int, now: float, read_at: float, unanswered: Container[Any]) -> bool:
-        """Whether ``count`` requests, up to that of ``stream``, should leave now, and not at the end of the turn.
+    def begin_turn(self) -> None:
+        """The first request of a turn is made now."""
+        self._turn_at = self._clock()
 
-        ``now`` and ``read_at``, when this connection was last read, are times of the loop: what has passed between is
-        the work of this side, as a rule. ``unanswered`` are the streams of the calls under way.
+    def are_worth_it(self, stream: int, count: int, unanswered: Container[Any]) -> bool:
+        """Whether ``count`` requests of this turn, up to that of ``stream``, should leave now, and not at its end.
+
+        ``unanswered`` are the streams of the calls under way.
         """
+        now = self._clock()
         if self._stream not in unanswered:
             if self._stream:
-                self._answer_s = max(0.0, read_at - self._begun)
+                self._answer_s = max(0.0, self._turn_at - self._begun)
             self._stream, self._begun = stream, now
         elif now - self._begun > WATCHED_MAX_S:
             self._stream, self._begun = stream, now
         # More requests took more work, and are no better a reason.
-        work = (now - read_at) * REQUESTS_PER_WRITE / count
+        work = (now - self._turn_at) * REQUESTS_PER_WRITE / count
         self._work_s = min(work, self._work_s + WORK_STEP_S)
         return self._answer_s <= EARLY_WRITE_PATIENCE * self._work_s

@@ -24,7 +24,7 @@ BATCH_MIN: Final = 16
 REQUESTS_PER_WRITE: Final = 16
 #: They leave so only where an answer takes at most this many times as long as this side's work on so many. With a disk
 #: of 1.5 ms a node that shares a sync between fifty changes is as fast as one that begins with the first of them.
-EARLY_WRITE_PATIENCE: Final = 6
+EARLY_WRITE_PATIENCE: Final = 9
 #: Bytes of one write to the transport: enough to fill a socket, little enough that a PING need not wait for it.
 WRITE_SIZE: Final = 256 * 1024
 #: The transport asks to pause above the first and to go on below the second: with a write that did not fit, almost

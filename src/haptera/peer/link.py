@@ -215,10 +215,9 @@ class Link(asyncio.Protocol):
         if not self.connection.more and not transport.is_closing():
             transport.resume_reading()
 
-    def eof_received(self) -> bool:
+    def eof_received(self) -> None:
         """The other side sends no more: that ends the connection, and the transport."""
         self.above.take(self.connection.receive_eof())
-        return False
 
     def take_item(self, stream: int, item: bytes | PackedItem = b"") -> bytes | Failure:
         """Hand an item over: its window opens, and its payload is unpacked, which may fail."""
@@ -251,13 +250,14 @@ class Link(asyncio.Protocol):
         transport that is lost, which it tells in a later turn of the loop, gets none.
         """
         if not self._flushing:
+            self._early.begin_turn()
             self.schedule_flush()
         self._requests += 1
         if self._requests % REQUESTS_PER_WRITE or self._reading or self.ending is not None or not self.established:
             return
-        worth_it = self._early.are_worth_it(stream, self._requests, self.loop.time(), self.read_at, unanswered)
-        if worth_it and self.transport is not None and not self.transport.is_closing():
-            self._write(self.transport)  # the flush that is scheduled does the rest of its work
+        transport = self.transport
+        if transport and not transport.is_closing() and self._early.are_worth_it(stream, self._requests, unanswered):
+            self._write(transport)  # the flush that is scheduled does the rest of its work
 
     def send_now(self) -> None:
         """Write at once, because no more bytes are expected in this turn: that saves a turn of the loop."""

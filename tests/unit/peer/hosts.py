@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, cast
+from unittest.mock import Mock
 
 from haptera import Peer, Request, Server, Service, dial, listen, method
 from haptera.peer import link_of
@@ -193,11 +194,11 @@ async def items_of(*items: bytes) -> AsyncIterator[bytes]:
 
 
 class Writes:
-    """A transport that keeps what is written to it, and passes it on. The peer knows that answers come at once."""
+    """A transport that keeps what is written to it, and passes it on. The peer takes each early write for worth it."""
 
     def __init__(self, peer: Peer) -> None:
         link = link_of(peer)
-        link._early._answer_s = 0.0
+        link._early = Mock(**{"are_worth_it.return_value": True})
         assert link.transport is not None
         self.transport = link.transport
         self.pieces: list[bytes] = []

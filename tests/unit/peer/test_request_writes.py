@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from typing import TYPE_CHECKING, Any
-from unittest.mock import Mock
 
 import pytest
 
@@ -75,11 +74,13 @@ async def test_calls_leave_together_where_the_answers_take_long() -> None:
     disk = Disk()
     async with pair(disk) as (peer, _):
         written = Writes(peer)
+        link_of(peer)._early = EarlyWrites(asyncio.get_running_loop().time)
 
         async def fifty() -> list[int]:
             await asyncio.gather(*(peer.call("disk", "one", b"x") for _ in range(50)))
             return written.requests()
 
+        assert await fifty() == [50]  # nothing is known yet
         assert await fifty() == FIFTY
         disk.seconds = 0.010
         assert await fifty() == FIFTY
@@ -95,7 +96,7 @@ async def test_the_first_calls_of_a_connection_leave_together() -> None:
     """How long an answer takes is known behind the first that is watched."""
     async with pair(Echo()) as (peer, _):
         written = Writes(peer)
-        link_of(peer)._early = EarlyWrites()
+        link_of(peer)._early = EarlyWrites(asyncio.get_running_loop().time)
         found = []
         for _ in range(3):
             await asyncio.gather(*request_many(peer, 50))
@@ -187,7 +188,6 @@ async def test_unsent_bytes_of_early_writes_are_charged_at_the_end_of_the_turn()
 async def test_requests_that_answers_made_room_for_leave_in_the_one_write_of_that_read() -> None:
     gate = Gate()
     async with pair(gate, acceptor_config={"limits": Limits(max_streams=64)}) as (peer, _):
-        link_of(peer)._early = Mock(**{"are_worth_it.return_value": True})
         written = Writes(peer)
         calls = [peer.request("gate", "wait", b"%d" % number, timeout=None) for number in range(114)]
         await turns()
