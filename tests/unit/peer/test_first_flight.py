@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from typing import TYPE_CHECKING, Any
+from unittest.mock import Mock
 
 import pytest
 
 import haptera
+from haptera.peer import link_of
 from haptera.testing import connected_peers, proxy, virtual_clock
 from haptera.wire.decoder import FrameDecoder
 from haptera.wire.frame import Frame, FrameType
@@ -74,6 +76,7 @@ async def test_a_service_that_answers_at_once_answers_in_the_write_of_welcome() 
 async def test_as_many_calls_as_the_first_flight_takes_leave_in_one_write() -> None:
     async with pair() as connected:
         dialer, _ = connected
+        link_of(dialer)._early = Mock(**{"are_worth_it.return_value": True})
         calls = [dialer.request("echo", "one", b"%d" % number, timeout=None) for number in range(100)]
         assert [(await call).payload for call in calls] == [b"%d" % number for number in range(100)]
         assert now() == 4.0

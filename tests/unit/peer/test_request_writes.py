@@ -228,9 +228,8 @@ async def test_requests_behind_the_loss_of_a_transport_are_not_written_to_it(
 ) -> None:
     """A transport tells of its loss in a later turn of the loop, and warns of many writes before that."""
     async with connected(short_path, Echo()) as (peer, _):
-        transport = link_of(peer).transport
-        assert transport is not None
-        transport.abort()
+        written = Writes(peer)
+        written.transport.abort()
         calls = request_many(peer, 16 * REQUESTS_PER_WRITE)
         for call in calls:
             with pytest.raises(ConnectionLost):
