@@ -18,13 +18,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
 
-#: Seconds of a piece of work, and of the rest behind it. The others wait for no more than a piece.
+#: Seconds of a piece of work, and of the rest behind it. The others wait for no more than a piece. Where they leave
+#: nothing, although this process rests, the rests are longer: it takes the tenth that its niceness would leave it.
 WORK_S: Final = 0.001
 REST_S: Final = 0.002
+LONG_REST_S: Final = 0.009
 #: Seconds between two looks at the processors.
 LOOK_S: Final = 0.1
 #: So much of a processor has to be free beside this process. Not a whole one: the kernel itself takes a little of it.
 FREE_MIN: Final = 0.9
+#: Of all processors together, less of one than this is nothing.
+IDLE_MIN: Final = 0.1
 
 _STAT: Final = "/proc/stat"
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
@@ -61,21 +65,22 @@ class Pace:
         self._idle = idle
         self._used = used
         self._now = now
-        #: Whether to rest behind each piece of work.
-        self.rests: bool = True
+        #: Seconds of rest behind each piece of work.
+        self.rest_s: float = LONG_REST_S  # until the processors are known
         self._last = (now(), idle(), used())
 
-    def look(self) -> bool:
-        """Whether to rest now."""
+    def look(self) -> float:
+        """Seconds to rest now, or 0."""
         now = self._now()
         passed = now - self._last[0]
         if passed >= LOOK_S:
             idle, used = self._idle(), self._used()
             # A rest leaves this process's own processor idle, which would be busy without it.
             own = max(0.0, 1.0 - (used - self._last[2]) / passed)
-            self.rests = (idle - self._last[1]) / passed - own < FREE_MIN
+            free = (idle - self._last[1]) / passed
+            self.rest_s = 0.0 if free - own >= FREE_MIN else REST_S if free >= IDLE_MIN else LONG_REST_S
             self._last = now, idle, used
-        return self.rests
+        return self.rest_s
 
 
 def keep_pace() -> None:
@@ -92,12 +97,12 @@ def keep_pace() -> None:
 
     def rest(_number: int, _frame: FrameType | None) -> None:
         try:
-            rests = pace.look()
+            rest_s = pace.look()
         except (OSError, ValueError, IndexError):
             return
-        if rests:
-            time.sleep(REST_S)
-        signal.setitimer(signal.ITIMER_REAL, WORK_S if rests else LOOK_S)
+        if rest_s:
+            time.sleep(rest_s)
+        signal.setitimer(signal.ITIMER_REAL, WORK_S if rest_s else LOOK_S)
 
     # The interpreter gives signals back to the system when it ends, and this one would end the process.
     atexit.register(signal.signal, signal.SIGALRM, signal.SIG_IGN)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from haptera.node.snapshots.pacing import LOOK_S, REST_S, WORK_S, Pace, idle_seconds
+from haptera.node.snapshots.pacing import LONG_REST_S, LOOK_S, REST_S, WORK_S, Pace, idle_seconds
 
 
 class Machine:
@@ -21,9 +21,9 @@ class Machine:
         self.time = self.idle = self.used = 0.0
         self.pace = Pace(lambda: self.idle, lambda: self.used, lambda: self.time)
 
-    def run(self, others: float, seconds: float = 1.01 * LOOK_S) -> bool:
-        """Let the others use so many processors for a while. Gives whether the process rests then."""
-        own = WORK_S / (WORK_S + REST_S) if self.pace.rests else 1.0
+    def run(self, others: float, seconds: float = 1.01 * LOOK_S) -> float:
+        """Let the others use so many processors for a while. Gives the seconds that the process rests then."""
+        own = WORK_S / (WORK_S + self.pace.rest_s)
         self.time += seconds
         self.used += own * seconds
         self.idle += max(0.0, self.processors - others - own) * seconds
@@ -31,37 +31,44 @@ class Machine:
 
 
 def test_it_rests_until_it_knows_the_machine() -> None:
-    assert Machine(8).pace.look()
+    assert Machine(8).pace.look() == LONG_REST_S
 
 
 @pytest.mark.parametrize(
-    ("processors", "others", "rests"),
+    ("processors", "others", "rest_s"),
     [
-        (2, 0.0, False),
-        (2, 0.05, False),
-        (2, 0.3, True),
-        (2, 1.2, True),
-        (4, 1.2, False),
-        (4, 2.5, True),
-        (64, 62.0, False),
+        (2, 0.0, 0.0),
+        (2, 0.05, 0.0),
+        (2, 0.3, REST_S),
+        (2, 1.2, REST_S),
+        (4, 1.2, 0.0),
+        (4, 2.5, REST_S),
+        (64, 62.0, 0.0),
+        (2, 2.0, LONG_REST_S),
+        (4, 3.95, LONG_REST_S),
     ],
 )
-def test_it_rests_where_no_processor_is_free_beside_it(processors: int, others: float, *, rests: bool) -> None:
+def test_it_rests_where_no_processor_is_free_beside_it(processors: int, others: float, rest_s: float) -> None:
     machine = Machine(processors)
     # The answer is the same whether it has rested or not: else it would change its mind with each look.
-    assert [machine.run(others) for _ in range(5)] == [rests] * 5
+    assert [machine.run(others) for _ in range(5)] == [rest_s] * 5
+
+
+def test_it_takes_less_where_its_part_is_what_the_others_lack() -> None:
+    machine = Machine(2)
+    assert [machine.run(1.75) for _ in range(4)] == [REST_S, LONG_REST_S, REST_S, LONG_REST_S]
 
 
 def test_it_goes_on_resting_when_the_others_begin_and_works_on_when_they_end() -> None:
     machine = Machine(2)
-    assert [machine.run(others) for others in (0.0, 1.0, 1.0, 0.0, 0.0)] == [False, True, True, False, False]
+    assert [machine.run(others) for others in (0.0, 0.5, 0.5, 0.0, 0.0)] == [0.0, REST_S, REST_S, 0.0, 0.0]
 
 
 def test_it_looks_at_the_processors_no_more_often_than_it_says() -> None:
     machine = Machine(2)
-    assert machine.run(0.0) is False
-    assert machine.run(2.0, LOOK_S / 2) is False
-    assert machine.run(2.0, LOOK_S / 2) is True
+    assert machine.run(0.0) == 0.0
+    assert machine.run(2.0, LOOK_S / 2) == 0.0
+    assert machine.run(2.0, LOOK_S / 2) > 0.0
 
 
 @pytest.mark.skipif(not Path("/proc/stat").exists(), reason="the system does not tell what its processors do")
@@ -117,11 +124,11 @@ print(json.dumps([looks, len(rests), sorted(set(rests))]))
 def test_a_process_is_interrupted_again_and_again_and_rests_where_it_should() -> None:
     command = [sys.executable, "-c", PACED]
     busy = json.loads(subprocess.run([*command, "busy"], capture_output=True, text=True, check=True).stdout)
-    assert busy == [200, 200, [REST_S]]
+    assert busy == [200, 200, [LONG_REST_S]]
     free = json.loads(subprocess.run([*command, "free"], capture_output=True, text=True, check=True).stdout)
     looks, rests, seconds = free
     assert looks == rests + 1, "it works on as soon as it has looked"
-    assert seconds == [REST_S]
+    assert seconds == [LONG_REST_S]
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere it keeps no pace")
