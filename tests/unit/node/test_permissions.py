@@ -230,6 +230,9 @@ def denial(request: FakeRequest) -> dict[str, Any] | None:
 @asynccontextmanager
 async def user_of(name: str = "ann", **options: Any) -> AsyncIterator[User]:
     options.setdefault("clock_ms", lambda: NOW_MS)
+    options.setdefault(
+        "monotonic_ns", lambda: 0
+    )  # the time of an entry is in answers, and two nodes have to agree on it
     async with opened(**options) as node:
         await done(
             node,
