@@ -97,8 +97,7 @@ class AnswerSender:
                 del serves[id_]
                 held += stream.held
         finally:
-            if frames:
-                self._queue(frames)
+            self._queue(frames)
             streams.ledger.take_off(held)
 
     def _queue(self, frames: list[bytes]) -> None:

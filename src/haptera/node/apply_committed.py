@@ -144,7 +144,7 @@ class Applier:
                 yield TURN_WORK_MAX  # they have begun before the next large change does
         self.busy = False
         self._rest()
-        if machine.kv.held.burdened:
+        if machine.burdened:
             self._turns.start_once(machine, machine.sweep_steps)
 
     def _abandon(self, entry: LogEntry, reason: BaseException) -> None:

@@ -249,9 +249,8 @@ class Dispatcher:
                 self.record(request, error)
                 request.fail(failure(Code.HANDLER_FAILED))
         if self.stopwatch is not None:
-            self.stopwatch.end_batch(
-                (self._left(requests) if self.handlers.tasks else requests) if self.requests else []
-            )
+            left = self._left(requests) if self.handlers.tasks else requests
+            self.stopwatch.end_batch(left if self.requests else [])
 
     def _left(self, requests: list[Request]) -> list[Request]:
         """Return the requests that a service has returned without an answer to, and without a task for."""

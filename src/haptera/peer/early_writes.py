@@ -50,11 +50,10 @@ class EarlyWrites:
         ``unanswered`` are the streams of the calls under way.
         """
         now = self._clock()
-        if self._stream not in unanswered:
-            if self._stream:
-                self._answer_s = max(0.0, self._turn_at - self._begun)
-            self._stream, self._begun = stream, now
-        elif now - self._begun > WATCHED_MAX_S:
+        answered = self._stream not in unanswered
+        if answered and self._stream:
+            self._answer_s = max(0.0, self._turn_at - self._begun)
+        if answered or now - self._begun > WATCHED_MAX_S:
             self._stream, self._begun = stream, now
         # More requests took more work, and are no better a reason.
         work = (now - self._turn_at) * REQUESTS_PER_WRITE / count

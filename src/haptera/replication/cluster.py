@@ -121,7 +121,7 @@ class ClusterOfOne:
         self._writer.close()
 
     def _begin(self, entry: LogEntry, encode: Callable[[], bytes], frees: bool, records: RecordWriter) -> None:
-        """Have an entry written from the loop. What keeps it from that is not raised here but told, in a later turn."""
+        """Have an entry written from the loop. An error before that is not raised but told, in a later turn."""
         self._started = time.perf_counter()
         try:
             payload = encode()

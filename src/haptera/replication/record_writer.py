@@ -42,7 +42,7 @@ class RecordWriter(Protocol):
 
 
 class Writers(NamedTuple):
-    """What writes to a log: a thread, and for small records something cheaper, where the system has it."""
+    """The writers of a log: a thread, and for small records something cheaper, where the system has it."""
 
     thread: Writer
     records: RecordWriter | None = None
@@ -51,7 +51,7 @@ class Writers(NamedTuple):
     def open(
         cls, loop: asyncio.AbstractEventLoop, thread: Writer | None, records: RecordWriter | None, *, by_ring: bool
     ) -> Writers:
-        """Those that are given, or a thread of its own, and the kernel's ring if that may be used."""
+        """The given ones, or a thread of its own, and the kernel's ring if that may be used."""
         if thread is None:
             return cls(ThreadWriter(), RingWriter.open(loop) if by_ring else records)
         return cls(thread, records)

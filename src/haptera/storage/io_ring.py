@@ -68,15 +68,16 @@ _U32: Final = struct.Struct("=I")
 _PARAMETERS: Final = struct.Struct("=10I8IQ8IQ")
 #: io_uring_sqe: operation, flags, priority, descriptor, offset, address, length, flags of the operation, user data.
 _SUBMISSION: Final = struct.Struct("=BBHiQQIIQ24x")
-_SQE_SIZE: Final = 64
+_SQE_SIZE: Final = _SUBMISSION.size
 #: io_uring_cqe: user data, result, flags.
 _COMPLETION: Final = struct.Struct("=QiI")
 
-#: ``syscall`` of the C library: the number of the system call, and six arguments.
-_call: Final[Any] = ctypes.CDLL(None, use_errno=True).syscall
+_libc: Final = ctypes.CDLL(None, use_errno=True)
+#: The number of the system call, and six arguments.
+_call: Final[Any] = _libc.syscall
 _call.argtypes = [ctypes.c_long, *[ctypes.c_void_p] * 6]
 _call.restype = ctypes.c_long
-_fstatfs: Final[Any] = ctypes.CDLL(None, use_errno=True).fstatfs
+_fstatfs: Final[Any] = _libc.fstatfs
 _fstatfs.argtypes = [ctypes.c_int, ctypes.c_void_p]
 
 
@@ -86,7 +87,7 @@ class IoRing:
     It belongs to the process that opened it: in a forked child it is closed.
     """
 
-    #: Those that write: the kernel reads their buffers, although the store that had them was dropped without a close.
+    #: Rings that write: the kernel reads their buffers, although the store that had them was dropped without a close.
     _writing: ClassVar[set[IoRing]] = set()
 
     def __init__(self, descriptor: int, parameters: bytes) -> None:

@@ -90,12 +90,12 @@ class SegmentWriter:
     def append(self, entry: LogEntry) -> None:
         """Write one record, durable on return unless the segment's durability is "os". Raises DiskFailed."""
         record = self.prepare(entry)
-        end = self.offset + len(record.data)
+        size = len(record.data)
         with failing(self.path, "append to the log"):
-            if not self.has_zeros(len(record.data)):
-                self._write_zeros(end)
+            if not self.has_zeros(size):
+                self._write_zeros(self.offset + size)
             record.write()
-        self.offset = end
+        self.written(record)
 
     def has_zeros(self, size: int) -> bool:
         """Whether a record of `size` bytes has space that was written before; in durability "os" it needs none."""
