@@ -176,13 +176,9 @@ class ClusterOfOne:
 
     def _write_prepared(self, record: PreparedRecord) -> None:
         """On the writer's thread, for a record that has to be written as it is: its nonce is used."""
-        error: BaseException | None = None
         started = time.perf_counter()
-        try:
-            record.write()
-        except BaseException as caught:
-            error = caught
-        self._tell(record.entry, self._finish(record, error), time.perf_counter() - started)
+        failure = self._finish(record, record.attempt())
+        self._tell(record.entry, failure, time.perf_counter() - started)
 
     def _tell(self, entry: LogEntry, error: BaseException | None, seconds: float) -> None:
         with suppress(RuntimeError):  # the loop was closed while the disk was busy: no caller is left

@@ -129,17 +129,17 @@ class IoRing:
         if descriptor < 0:
             return None
         features = _PARAMETERS.unpack(parameters.raw)[5]
-        if features & _FEATURES_NEEDED == _FEATURES_NEEDED:
-            try:
-                ring = cls(descriptor, parameters.raw)
-            except OSError:  # no memory to share
-                pass
-            else:
-                if ring._has_worker():
-                    return ring
-                ring.close()
-                return None
-        os.close(descriptor)
+        if features & _FEATURES_NEEDED != _FEATURES_NEEDED:
+            os.close(descriptor)
+            return None
+        try:
+            ring = cls(descriptor, parameters.raw)
+        except OSError:  # no memory to share
+            os.close(descriptor)
+            return None
+        if ring._has_worker():
+            return ring
+        ring.close()
         return None
 
     def fileno(self) -> int:

@@ -46,6 +46,14 @@ class PreparedRecord(NamedTuple):
         if self.synced:
             self.file.fdatasync()
 
+    def attempt(self) -> BaseException | None:
+        """Write it as `write` does, and return the error, if there was one, for `Log.finish`."""
+        try:
+            self.write()
+        except BaseException as error:  # any of them leaves the same doubt
+            return error
+        return None
+
 
 class SegmentWriter:
     """The segment that is appended to. After any error it must not be used again."""

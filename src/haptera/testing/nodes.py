@@ -275,12 +275,7 @@ class _LoopRecords:
         if self._begun is None:
             return
         (record, ended), self._begun = self._begun, None
-        error: BaseException | None = None
-        try:
-            record.write()
-        except BaseException as caught:  # a test's end of the program, too
-            error = caught
-        ended(error)
+        ended(record.attempt())  # its error may be a test's end of the program
 
     def close(self) -> None:
         pass

@@ -56,12 +56,7 @@ class Records:
 
     def write(self) -> None:
         record, ended = self.begun.popleft()
-        error: OSError | None = None
-        try:
-            record.write()
-        except OSError as caught:
-            error = caught
-        ended(error)
+        ended(record.attempt())
 
     def finish(self) -> None:
         while self.begun:

@@ -80,12 +80,7 @@ class Store:
         record = self.log.prepare(new)
         if record is None:
             return False
-        error: BaseException | None = None
-        try:
-            record.write()
-        except BaseException as caught:
-            error = caught
-        self.log.finish(record, error)
+        self.log.finish(record, record.attempt())
         return True
 
     def close(self) -> None:

@@ -17,6 +17,7 @@ from haptera.testing.filesystem import MemoryFile, MemoryFileSystem
 from tests.unit.storage.stores import LOG_PATH, PATH, SEGMENT_SIZE, Store, entries, entry, opened
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 
@@ -311,19 +312,21 @@ def test_a_segment_that_another_process_has_made_is_not_replaced() -> None:
     assert len(fs.listdir(LOG_PATH)) == 1
 
 
+@pytest.mark.parametrize("prepared", [False, True])
 @pytest.mark.parametrize("call", ["pwrite", "fdatasync"])
 @pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC])
-def test_after_a_failed_write_or_sync_the_log_takes_no_more(call: str, number: int) -> None:
+def test_after_a_failed_write_or_sync_the_log_takes_no_more(call: str, number: int, *, prepared: bool) -> None:
     fs = MemoryFileSystem()
     store = Store.open(fs, segment_size=4096)
     store.append(2)
+    ways: list[Callable[[LogEntry], object]] = [store.log.append, store.write_prepared]
     fs.fail_at, fs.fail_with = len(fs.calls) + ["pwrite", "fdatasync"].index(call) + 1, number
-    with pytest.raises(DiskFailed):
-        store.append(1)
+    with pytest.raises(DiskFailed, match="cannot append to the log"):
+        ways[prepared](entry(3))
     calls = len(fs.calls)
-    for _ in range(2):
+    for write in ways * 2:
         with pytest.raises(DiskFailed):
-            store.append(1)
+            write(entry(3))
     store.close()
     assert len(fs.calls) == calls, "not even closing may write or sync again"
 
@@ -381,25 +384,6 @@ def test_durability_os_prepares_a_record_that_is_not_synced() -> None:
     assert store.write_prepared(entry(2))
     assert len(fs.calls) == calls + 1
     store.close()
-
-
-@pytest.mark.parametrize("call", ["pwrite", "fdatasync"])
-@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC])
-def test_after_a_failed_prepared_record_the_log_takes_no_more(call: str, number: int) -> None:
-    fs = MemoryFileSystem()
-    store = Store.open(fs, segment_size=4096)
-    store.append(2)
-    fs.fail_at, fs.fail_with = len(fs.calls) + ["pwrite", "fdatasync"].index(call) + 1, number
-    with pytest.raises(DiskFailed, match="cannot append to the log"):
-        store.write_prepared(entry(3))
-    calls = len(fs.calls)
-    for _ in range(2):
-        with pytest.raises(DiskFailed):
-            store.append(1)
-        with pytest.raises(DiskFailed):
-            store.write_prepared(entry(3))
-    store.close()
-    assert len(fs.calls) == calls, "not even closing may write or sync again"
 
 
 def test_a_log_takes_nothing_while_a_prepared_record_is_written() -> None:
